@@ -1,0 +1,1 @@
+"""What fedmq costs, measured: each module is a program, run as ``python -m benchmarks.NAME``."""
