@@ -1,0 +1,193 @@
+"""A chain of stages as one codec: vector to bytes and back, with its bound and the facts that rules ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, get_args
+
+import numpy as np
+
+from fedmq.codecs.counter import SEEDS
+from fedmq.codecs.entropy import Plain
+from fedmq.codecs.layout import Dense
+from fedmq.codecs.spelling import spell
+from fedmq.codecs.stages import Bound, ErrorSize, Quantised
+from fedmq.errors import ConfigError, DecodeError, MisuseError, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from fedmq.codecs.stages import EntropyCoder, Lossy, Quantiser, Sizes, SymbolLayout, Transform
+    from fedmq.vectors import Vector
+
+_SCALE: Final = np.dtype("<f4")
+_ERROR_SIZES: Final[tuple[ErrorSize, ...]] = get_args(ErrorSize)
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """Any number of transforms, a quantiser, a layout and an entropy coder; `str` gives the line that `parse` reads.
+
+    Raises ConfigError when the layout is of no use for the quantiser's symbols.
+    """
+
+    quantiser: Quantiser
+    transforms: tuple[Transform, ...] = ()
+    layout: SymbolLayout = field(default_factory=Dense)
+    entropy: EntropyCoder = field(default_factory=Plain)
+
+    def __post_init__(self) -> None:
+        if not self.layout.accepts(self.quantiser.alphabet):
+            raise ConfigError(
+                f"layout `{self.layout.name}` is of no use for the symbols of `{spell(self.quantiser)}`: "
+                f"take `{Dense.name}`, or leave it out"
+            )
+
+    def __str__(self) -> str:
+        rest = [stage for stage in (self.layout, self.entropy) if stage not in (Dense(), Plain())]
+        return " | ".join(map(spell, (*self.transforms, self.quantiser, *rest)))
+
+    @property
+    def unbiased(self) -> bool:
+        """True where the mean over seeds is the encoded vector: the codec's noise averages out."""
+        return all(stage.unbiased for stage in self._lossy)
+
+    @property
+    def per_update_error(self) -> ErrorSize:
+        """How far one decoded update may lie from the encoded one: the largest of the stages' answers."""
+        return max((stage.error for stage in self._lossy), key=_ERROR_SIZES.index)
+
+    @property
+    def exact(self) -> bool:
+        """True where decoding gives back every bit."""
+        return self.per_update_error == "none"
+
+    @property
+    def _lossy(self) -> tuple[Lossy, ...]:
+        return (*self.transforms, self.quantiser)
+
+    def most_bytes(self, sizes: Sequence[int]) -> int:
+        """Return the length of the longest message that `decode` takes for blocks of `sizes`; `encode` keeps to it."""
+        inner = self._steps(sizes)[-1]
+        body = self.layout.most_bytes(inner, self.quantiser.alphabet)
+        return self._scale_bytes(inner) + self.entropy.most_bytes(body)
+
+    def encode(self, vector: Vector, sizes: Sequence[int], *, seed: int = 0) -> bytes:
+        """Return `vector`, whose blocks have the lengths `sizes`, as bytes; `seed` drives random stages.
+
+        Raises Refused when a number is not finite, whatever the quantiser: a diverged training is heard of where it
+        happened, and no such model is published. Raises MisuseError when type, length or seed do not fit.
+        """
+        steps = self._steps(sizes)
+        with np.errstate(all="ignore"):  # underflow is within the bound, overflow is refused in our words
+            inner = self._forward(vector, steps, seed)[-1]
+            quantised = self.quantiser.encode(inner, steps[-1], seed)
+        body = self.layout.encode(quantised.symbols, steps[-1])
+        return quantised.scales.astype(_SCALE, copy=False).tobytes() + self.entropy.encode(body)
+
+    def decode(self, data: bytes, sizes: Sequence[int], *, seed: int = 0) -> Vector:
+        """Return the vector that `data` stands for, a new array of ``sum(sizes)`` numbers.
+
+        Raises DecodeError for anything but exactly one encoded vector of these sizes, in time and memory bounded by
+        them. The numbers are finite, unless the codec is exact: then they are what was sent. Raises MisuseError when
+        the seed does not fit.
+        """
+        _check_seed(seed)
+        steps = self._steps(sizes)
+        quantised = self._read(data, steps[-1], self.most_bytes(sizes))
+        with np.errstate(all="ignore"):  # as in `encode`
+            vector = self.quantiser.decode(quantised, steps[-1])
+            for stage, before in zip(reversed(self.transforms), reversed(steps[:-1]), strict=True):
+                vector = stage.decode(vector, before, seed)
+        if not self.exact and _strays(vector):
+            raise DecodeError("data decodes to NaN or infinity, which no encoder sends: was it damaged?")
+        return vector
+
+    def bound(self, vector: Vector, sizes: Sequence[int], *, seed: int = 0) -> Bound:
+        """Return the largest possible error of each coordinate of `vector` after `encode` and `decode`.
+
+        Raises like `encode`.
+        """
+        steps = self._steps(sizes)
+        with np.errstate(all="ignore"):  # as in `encode`
+            passed = self._forward(vector, steps, seed)
+            bound = self.quantiser.bound(passed[-1], steps[-1])
+            for index in reversed(range(len(self.transforms))):
+                bound = self.transforms[index].bound(passed[index], steps[index], seed, bound)
+        return bound
+
+    def _steps(self, sizes: Sequence[int]) -> list[Sizes]:
+        """Return the block lengths before each transform and after the last."""
+        if any(size < 0 for size in sizes):
+            raise MisuseError(f"sizes are {tuple(sizes)}, a block cannot have less than 0: take the layout's")
+        steps = [tuple(sizes)]
+        for stage in self.transforms:
+            steps.append(stage.sizes(steps[-1]))
+        return steps
+
+    def _forward(self, vector: Vector, steps: Sequence[Sizes], seed: int) -> list[Vector]:
+        """Return the vector before each transform and after the last, all of them finite."""
+        _check_vector(vector, sum(steps[0]))
+        _check_seed(seed)
+        passed = [vector]
+        for stage, before in zip(self.transforms, steps, strict=False):
+            passed.append(stage.encode(passed[-1], before, seed))
+            _check_finite(passed[-1])
+        return passed
+
+    def _scale_bytes(self, inner: Sizes) -> int:
+        return self.quantiser.scales(inner) * _SCALE.itemsize
+
+    def _read(self, data: bytes, inner: Sizes, most: int) -> Quantised:
+        """Return scales and symbols, both checked."""
+        cut = self._scale_bytes(inner)
+        if not cut <= len(data) <= most:
+            raise DecodeError(
+                f"data has {len(data)} bytes, the model's takes {cut} to {most}: was it for another?"
+            )
+        alphabet = self.quantiser.alphabet
+        body = self.entropy.decode(data[cut:], self.layout.most_bytes(inner, alphabet))
+        symbols = self.layout.decode(body, inner, alphabet)
+        if not alphabet.holds(symbols):
+            raise DecodeError(
+                f"data holds a symbol beyond ±{alphabet.peak}, which no encoder makes: was it damaged?"
+            )
+        return Quantised(_read_scales(data[:cut]), symbols)
+
+
+def _read_scales(data: bytes) -> NDArray[np.float32]:
+    scales = np.frombuffer(data, dtype=_SCALE).astype(np.float32)
+    if np.signbit(scales).any() or not np.isfinite(scales).all():
+        raise DecodeError(
+            "data holds a scale that is negative or not finite, which no encoder makes: was it damaged?"
+        )
+    return scales
+
+
+def _check_vector(vector: Vector, size: int) -> None:
+    if vector.dtype != np.float32 or vector.shape != (size,):
+        raise MisuseError(
+            f"vector is {vector.dtype} of shape {vector.shape}, the sizes want float32 of ({size},): "
+            f"was it made for another model?"
+        )
+    _check_finite(vector)
+
+
+def _check_finite(vector: Vector) -> None:
+    strays = _strays(vector)
+    if strays:
+        raise Refused(
+            f"{strays} of {vector.size} numbers are not finite, none may be sent: did the training diverge?"
+        )
+
+
+def _strays(vector: Vector) -> int:
+    """Count NaN and infinities."""
+    return vector.size - int(np.count_nonzero(np.isfinite(vector)))
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < SEEDS:
+        raise MisuseError(f"seed is {seed}, it must be a whole number from 0 to 2⁶⁴ - 1: cut it to 64 bits")

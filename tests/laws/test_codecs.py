@@ -1,0 +1,237 @@
+"""Laws that every stage and every chain keeps; chains are made from the tables, so a new stage inherits them."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fedmq.codecs import ENTROPY, FAMILIES, LAYOUTS, PRESETS, QUANTISERS, STAGES, TRANSFORMS, Codec, parse
+from fedmq.codecs.quantise import Float32, Int8
+from fedmq.codecs.spelling import spell
+from fedmq.errors import Refused
+from tests.unit.codecs.transforms import Flip, Halve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fedmq.codecs.stages import Stage
+    from fedmq.vectors import Vector
+
+FLOAT_MAX = float(np.finfo(np.float32).max)
+SUBNORMAL = 2.0**-149
+
+
+def spellings(table: Mapping[str, type[Stage]]) -> list[str]:
+    return [line for stage in table.values() for line in stage.examples]
+
+
+def fits(line: str) -> bool:
+    quantiser, layout, _ = (STAGES[part.partition("(")[0]]() for part in line.split(" | ")[-3:])
+    return bool(layout.accepts(quantiser.alphabet))  # type: ignore[attr-defined]
+
+
+def lines() -> list[str]:
+    """Every quantiser with every layout that is of use and every entropy coder, with no transform and with each."""
+    middles = product(spellings(QUANTISERS), spellings(LAYOUTS), spellings(ENTROPY))
+    ends = [line for line in map(" | ".join, middles) if fits(line)]
+    starts = ["", *(f"{transform} | " for transform in spellings(TRANSFORMS))]
+    return list(dict.fromkeys(str(parse(start + end)) for end, start in product(ends, starts)))
+
+
+# The table of transforms is empty; these hold its slot to the same laws.
+SLOT = [
+    Codec(Float32(), transforms=(Flip(2.0),)),
+    Codec(Int8(), transforms=(Flip(), Halve())),
+    replace(parse("int8(stochastic) | lzma"), transforms=(Halve(), Flip(0.5))),
+]
+CODECS = [*map(parse, lines()), *SLOT]
+
+every_codec = pytest.mark.parametrize("codec", CODECS, ids=str)
+every_stage = pytest.mark.parametrize(
+    "line", [line for table in FAMILIES.values() for line in spellings(table)]
+)
+
+
+def heavy(count: int, seed: int = 1) -> Vector:
+    """Numbers like a trained delta's: many zeros, few large ones."""
+    generator = np.random.default_rng(seed)
+    numbers = generator.standard_t(3, count) * 1e-3 * (generator.random(count) > 0.2)
+    return numbers.astype(np.float32)
+
+
+BANK: dict[str, tuple[list[float] | Vector, tuple[int, ...]]] = {
+    "no block": ([], ()),
+    "empty blocks": ([], (0, 0)),
+    "empty between": ([1, -2, 3], (0, 2, 0, 1, 0)),
+    "one number": ([-0.7], (1,)),
+    "blocks of one": ([1, 1e-9, -1e9, 0, 5], (1, 1, 1, 1, 1)),
+    "zeros": ([0] * 9, (4, 5)),
+    "signed zeros": ([0.0, -0.0, -0.0, 1.0], (2, 2)),
+    "all equal": ([0.1] * 12, (5, 7)),
+    "subnormal": ([SUBNORMAL, -2 * SUBNORMAL, 3 * SUBNORMAL, 2.0**-126, 2.0**-127], (3, 2)),
+    "huge": ([FLOAT_MAX, -FLOAT_MAX, FLOAT_MAX / 3, 1, 65504, 65519, 65520, -7e4], (4, 4)),
+    "huge beside tiny": ([FLOAT_MAX, SUBNORMAL, -1e-38, 1e20], (4,)),
+    "every second": (heavy(400)[::2], (150, 50)),
+    "heavy tails": (heavy(3000), (2000, 0, 990, 10)),
+}
+
+
+def banked(name: str) -> tuple[Vector, tuple[int, ...]]:
+    numbers, sizes = BANK[name]
+    vector = np.asarray(numbers, dtype=np.float32)
+    vector.setflags(write=False)
+    return vector, sizes
+
+
+def roomy(codec: Codec) -> bool:
+    """Tell whether huge numbers go through all of the codec's transforms; where they do not, they are refused."""
+    return not any(isinstance(stage, Flip | Halve) for stage in codec.transforms)
+
+
+every_codec_and_case = pytest.mark.parametrize(
+    ("codec", "case"),
+    [pair for pair in product(CODECS, BANK) if roomy(pair[0]) or not pair[1].startswith("huge")],
+    ids=str,
+)
+
+
+def check_bound(codec: Codec, vector: Vector, sizes: tuple[int, ...], seed: int) -> None:
+    decoded = codec.decode(codec.encode(vector, sizes, seed=seed), sizes, seed=seed)
+    assert decoded.dtype == np.float32
+    assert decoded.shape == vector.shape
+    error = np.abs(decoded.astype(np.float64) - vector.astype(np.float64))
+    assert np.all(error <= codec.bound(vector, sizes, seed=seed))
+    if codec.exact and roomy(codec):
+        assert decoded.tobytes() == vector.tobytes()
+
+
+@every_codec_and_case
+def test_the_error_is_within_the_bound_and_exact_is_exact(codec: Codec, case: str) -> None:
+    vector, sizes = banked(case)
+    for seed in (0, 1, 2**64 - 1):
+        check_bound(codec, vector, sizes, seed)
+
+
+finite_blocks = st.lists(
+    hnp.arrays(np.float32, st.integers(0, 20), elements=st.floats(-FLOAT_MAX, FLOAT_MAX, width=32)),
+    max_size=4,
+)
+
+
+@every_codec
+@settings(max_examples=15, deadline=None)
+@given(blocks=finite_blocks, seed=st.integers(0, 2**64 - 1))
+def test_the_bound_holds_for_any_finite_vector(codec: Codec, blocks: list[Vector], seed: int) -> None:
+    if not roomy(codec):
+        blocks = [block * np.float32(2.0**-4) for block in blocks]
+    vector = np.concatenate([np.empty(0, dtype=np.float32), *blocks])
+    check_bound(codec, vector, tuple(block.size for block in blocks), seed)
+
+
+@every_codec_and_case
+def test_a_message_is_no_longer_than_announced_and_says_the_same_again(codec: Codec, case: str) -> None:
+    vector, sizes = banked(case)
+    before = vector.tobytes()
+    message = codec.encode(vector, sizes, seed=5)
+    assert len(message) <= codec.most_bytes(sizes)
+    assert message == codec.encode(vector, sizes, seed=5)
+    assert vector.tobytes() == before
+
+
+@every_codec
+def test_what_is_decoded_is_the_callers_own(codec: Codec) -> None:
+    vector, sizes = banked("heavy tails")
+    message = codec.encode(vector, sizes)
+    decoded = codec.decode(message, sizes)
+    assert decoded.flags.writeable
+    assert decoded.flags.c_contiguous
+    decoded[:] = 7
+    assert not np.array_equal(codec.decode(message, sizes), decoded)
+
+
+DIGESTS = """
+import sys
+from tests.laws.test_codecs import digests
+sys.stdout.write("\\n".join(digests()))
+"""
+
+
+def digests() -> list[str]:
+    vector, sizes = banked("heavy tails")
+    return [hashlib.sha256(codec.encode(vector, sizes, seed=11)).hexdigest() for codec in CODECS]
+
+
+def test_another_process_encodes_to_the_same_bytes() -> None:
+    root, program = Path(__file__).parents[2], [sys.executable, "-c", DIGESTS]
+    done = subprocess.run(program, cwd=root, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == digests()
+
+
+@every_codec
+@pytest.mark.parametrize("stray", [np.nan, np.inf, -np.inf])
+def test_no_codec_sends_what_is_not_finite(codec: Codec, stray: float) -> None:
+    vector = heavy(50)
+    for place in (0, 24, 49):
+        with pytest.raises(Refused, match="not finite"):
+            codec.encode(np.where(np.arange(50) == place, np.float32(stray), vector), (25, 25))
+
+
+@pytest.mark.parametrize("codec", [codec for codec in CODECS if codec.unbiased], ids=str)
+def test_the_mean_over_seeds_is_what_was_encoded(codec: Codec) -> None:
+    """Hoeffding: within 0.42 bounds at each of 300 coordinates but for one run in a million; a bias does not shrink."""
+    vector, sizes, seeds = heavy(300), (200, 100), range(256)
+    draws = [codec.decode(codec.encode(vector, sizes, seed=seed), sizes, seed=seed) for seed in seeds]
+    bound = np.max([codec.bound(vector, sizes, seed=seed) for seed in seeds], axis=0)
+    off = np.abs(np.mean(draws, axis=0, dtype=np.float64) - vector)
+    assert np.all(off <= 0.42 * bound + 1e-9)
+
+
+@every_codec
+def test_the_stated_size_of_the_error_is_true(codec: Codec) -> None:
+    vector = np.random.default_rng(3).standard_normal(2000).astype(np.float32)
+    decoded = codec.decode(codec.encode(vector, (1500, 500)), (1500, 500))
+    relative = float(np.linalg.norm(decoded - vector) / np.linalg.norm(vector))
+    sizes = {"none": relative == 0, "small": 0 < relative < 0.1, "large": relative >= 0.1}
+    assert sizes[codec.per_update_error]
+
+
+@pytest.mark.parametrize("codec", [*map(parse, lines())], ids=str)
+def test_the_line_reads_back(codec: Codec) -> None:
+    assert parse(str(codec)) == codec
+    assert str(parse(str(codec))) == str(codec)
+
+
+@every_stage
+def test_a_stage_is_spelled_as_its_examples_say(line: str) -> None:
+    name = line.partition("(")[0]
+    assert STAGES[name].name == name
+    assert STAGES[name].examples[0] == name == spell(STAGES[name]())
+    assert STAGES[name].__doc__
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_canonical(preset: str) -> None:
+    assert str(parse(preset)) == PRESETS[preset] in lines()
+
+
+def test_exact_is_exact() -> None:
+    assert parse("exact").exact
+
+
+def test_the_laws_run_over_every_stage() -> None:
+    used = {
+        stage.name for c in map(parse, lines()) for stage in (*c.transforms, c.quantiser, c.layout, c.entropy)
+    }
+    assert used == set(STAGES)
+    assert len(lines()) == 36
