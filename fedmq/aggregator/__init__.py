@@ -1,0 +1,1 @@
+"""The aggregator's asyncio shell around the coordinator: intake, journal, fold, publication."""

@@ -1,0 +1,86 @@
+"""Durable updates into the fold, in a worker thread, many to a trip."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fedmq.errors import MisuseError, PeerError, StoreError
+from fedmq.protocol import coordination as co
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Executor
+
+    from fedmq.aggregator.intake import Dispatch, Intake, Parcel, Source
+    from fedmq.aggregator.modelling import Modelling
+
+AT_ONCE: Final = 64
+"""Updates per trip to the worker: a trip costs about as much as absorbing a kilobyte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One update to absorb, or only to look into (its header is not known yet)."""
+
+    device: str
+    round: int
+    update: bytes
+    source: Source
+    look: bool
+
+
+class Absorption:
+    """The queue between intake and fold."""
+
+    def __init__(self, intake: Intake, modelling: Modelling, dispatch: Dispatch, worker: Executor) -> None:
+        """Work on `worker`, an executor of one thread; tell of the outcome through `dispatch`."""
+        self._intake, self._modelling, self._dispatch, self._worker = intake, modelling, dispatch, worker
+        self._jobs: deque[Job] = deque()
+        self._arrived = asyncio.Event()
+
+    def ready(self, parcel: Parcel, round_: int) -> None:
+        """Take up a parcel that has become whole and durable."""
+        if parcel.header is None:
+            self._add(parcel, round_, look=True)
+        else:
+            header = parcel.header
+            self._dispatch(co.Completed(parcel.device, round_, parcel.update, header.model, header.layout))
+
+    def absorb(self, effect: co.Absorb) -> None:
+        """Carry the effect out."""
+        parcel = self._intake.parcel(effect.device, effect.update)
+        if parcel is None:
+            raise MisuseError(f"the coordinator wants an update of {effect.device} absorbed that never came")
+        self._add(parcel, effect.round, look=False)
+
+    def _add(self, parcel: Parcel, round_: int, *, look: bool) -> None:
+        source = self._intake.source(parcel)
+        self._jobs.append(Job(parcel.device, round_, parcel.update, source, look))
+        self._arrived.set()
+
+    async def absorb_forever(self) -> None:
+        """Work the queue off."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._arrived.wait()
+            jobs = [self._jobs.popleft() for _ in range(min(AT_ONCE, len(self._jobs)))]
+            if not self._jobs:
+                self._arrived.clear()
+            for event in await loop.run_in_executor(self._worker, self._work, jobs):
+                self._dispatch(event)
+
+    def _work(self, jobs: Sequence[Job]) -> list[co.CoordinatorEvent]:
+        return [self._do(job) for job in jobs]
+
+    def _do(self, job: Job) -> co.CoordinatorEvent:
+        try:
+            update = job.source.read()
+            if job.look:
+                return co.Completed(job.device, job.round, job.update, update.model, update.layout)
+            self._modelling.absorb(update)
+        except (PeerError, StoreError) as error:
+            return co.Spoiled(job.device, job.round, job.update, str(error))
+        return co.Absorbed(job.device, job.round, job.update, update.facts)

@@ -1,0 +1,412 @@
+"""The aggregator: events from MQTT, disk and clock into the coordinator, its effects out again.
+
+Everything that touches the coordinator runs on the event loop. Two workers of one thread each stand beside it: one
+writes the journal, one does the arithmetic and the checkpoints. Effects that have to wait for a worker or the broker
+become *deeds*, done one after the other in the order in which the coordinator asked for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from fedmq.aggregator.absorption import Absorption
+from fedmq.aggregator.board import Board
+from fedmq.aggregator.intake import Intake
+from fedmq.aggregator.modelling import Modelling
+from fedmq.aggregator.postbox import Postbox
+from fedmq.errors import ConfigError, MessageError, Refused, StoreError, TransportError
+from fedmq.protocol import coordination as co
+from fedmq.protocol.coordinator import Coordinator, Phase, Terms
+from fedmq.protocol.messages import Beacon, Task
+from fedmq.store.checkpoint import State, ledger_of
+from fedmq.transport.interface import Outgoing, Profile
+from fedmq.transport.session import Session
+from fedmq.wire.chunks import chunk_room, cut
+from fedmq.wire.envelope import CONTENT_TYPE, decode, encode
+from fedmq.wire.topics import Topics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+
+    from fedmq.aggregator.intake import Parcel
+    from fedmq.aggregator.settings import Federation
+    from fedmq.protocol.messages import Message as Letter
+    from fedmq.protocol.messages import Report
+    from fedmq.store.checkpoint import CheckpointFolder, Weights
+    from fedmq.store.journal import Journal, Piece, Spot
+    from fedmq.store.modelfile import StoredModel
+    from fedmq.transport.interface import Connection, Message, Transport
+    from fedmq.vectors import Vector
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+DISK_PAUSE_S: Final = 1.0
+"""Wait before a checkpoint is tried again after the disk refused."""
+REFRESH_S: Final = 60.0
+"""Pause between two looks for devices while too few are there: birth certificates may have been dropped on the way."""
+FACTS_BYTES: Final = 8192
+"""Room for an update's facts and its header beside the encoded delta."""
+FAREWELL_S: Final = 2.0
+"""Time for saying good-bye; the last will says it otherwise."""
+
+
+class Aggregator:
+    """One federation's aggregator; `run` lives as long as the federation, or until it is cancelled."""
+
+    def __init__(  # noqa: PLR0913 - the parts that an aggregator is made of
+        self,
+        federation: Federation,
+        transport: Transport,
+        folder: CheckpointFolder,
+        first: StoredModel,
+        *,
+        evaluate: Callable[[Vector], Awaitable[Mapping[str, float]]] | None = None,
+        on_report: Callable[[Report], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Go on from the checkpoint in `folder`, or found the federation with the `first` model.
+
+        `evaluate` is asked about each new model, where held-out data is at hand; `on_report` hears of every round.
+        Raises ConfigError when the checkpoint belongs to another model, StoreError when it cannot be read.
+        """
+        self.federation = federation
+        self.topics = Topics(federation.name)
+        self.ended = asyncio.Event()
+        self.reason = ""
+        self._transport, self._folder, self._clock = transport, folder, clock
+        self._evaluate, self._on_report = evaluate, on_report
+        self._writer = ThreadPoolExecutor(1, "fedmq-journal")
+        self._worker = ThreadPoolExecutor(1, "fedmq-fold")
+        self._state, self.modelling = self._load(first)
+        self._coordinator = self._make_coordinator()
+        self._board = Board()
+        self._intake = Intake(self.topics, self._dispatch, self._ready, self._writer)
+        self._absorption = Absorption(self._intake, self.modelling, self._dispatch, self._worker)
+        self._deeds: asyncio.Queue[co.CoordinatorEffect] = asyncio.Queue()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._room = federation.encoding.chunk_bytes
+        self._session = Session(
+            transport,
+            Profile(f"fedmq-{federation.name}-aggregator", will=self._beacon(alive=False)),
+            on_connected=self._on_connected,
+            on_messages=self._intake.take,
+            on_lost=self._on_lost,
+            random=Random(),  # noqa: S311 - jitter, not a secret
+        )
+        self._postbox = Postbox(self.topics, self._session)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> str:
+        """Serve until the federation has ended, and return why. Cancelling it stops the process, not the federation."""
+        await self._put(self.topics.beacon, self._beacon_message(alive=True))
+        await self._put_model()
+        session = asyncio.create_task(self._session.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(work) for work in self._works(session)]
+                await self.ended.wait()
+                await self._postbox.drained()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await self._close(session)
+        return self.reason
+
+    def _works(self, session: asyncio.Task[None]) -> list[Coroutine[object, object, None]]:
+        return [
+            _outcome(session),
+            self._intake.commit_forever(),
+            self._absorption.absorb_forever(),
+            self._postbox.send_forever(),
+            self._do_deeds(),
+            self._refresh_forever(),
+        ]
+
+    @property
+    def garbled(self) -> int:
+        """How many messages came under an update's topic that were none."""
+        return self._intake.garbled
+
+    def stop(self, reason: str) -> None:
+        """End the federation: the open round is given up, devices are told."""
+        self._dispatch(co.StopAsked(reason))
+
+    async def _close(self, session: asyncio.Task[None]) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        with contextlib.suppress(TransportError, TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await self._session.try_publish(self._beacon(alive=False))
+        session.cancel()
+        await asyncio.gather(session, return_exceptions=True)
+        self._worker.shutdown(wait=True)
+        self._writer.shutdown(wait=True)
+        journal = self._intake.close()
+        if journal is not None:
+            journal.close()
+
+    # --- beginnings ---------------------------------------------------------------------------------------------------
+
+    def _load(self, first: StoredModel) -> tuple[State, Modelling]:
+        found = self._folder.load()
+        if found is None:
+            return self._found(first)
+        state, weights = found
+        if state.layout != first.layout.digest:
+            raise ConfigError(
+                f"{self._folder.folder} holds a federation for another model layout: name another folder, or remove it"
+            )
+        state = replace(state, epoch=state.epoch + 1)
+        self._folder.save(state)
+        return state, Modelling(self.federation, state.run, first.layout, weights)
+
+    def _found(self, first: StoredModel) -> tuple[State, Modelling]:
+        state = State(run=os.urandom(8), seed=os.urandom(16), layout=first.layout.digest, epoch=1)
+        modelling = Modelling.found(self.federation, state.run, first.layout, first.vector)
+        self._folder.save(state, modelling.weights)
+        return state, modelling
+
+    def _make_coordinator(self) -> Coordinator:
+        terms = Terms(
+            run=self._state.run,
+            layout=self._state.layout,
+            seed=self._state.seed,
+            codec=str(self.federation.encoding.up),
+            update_bytes=self._update_bytes(),
+            training=self.federation.training,
+        )
+        return Coordinator(
+            terms,
+            self.federation.policy,
+            self.federation.stop,
+            progress=self._state.progress,
+            ledger=ledger_of(self._state),
+        )
+
+    def _update_bytes(self) -> int:
+        """Return the most bytes that an update can take: what its codec can give, and room for facts."""
+        return self.federation.encoding.up.most_bytes(self.modelling.layout.sizes) + FACTS_BYTES
+
+    def _start(self) -> None:
+        """Begin, or take up the round that a stop interrupted."""
+        resumed: Task | None = None
+        for journal, pieces in self._folder.journals():
+            task = self._readable(journal.opening)
+            if resumed is None and task is not None and self._goes_on(task):
+                resumed = task
+                self._take_up(task, journal, pieces)
+            else:
+                journal.discard()
+        if resumed is None:
+            self._dispatch(co.Started())
+
+    def _take_up(self, task: Task, journal: Journal, pieces: Sequence[tuple[Piece, Spot]]) -> None:
+        log.info("round %d goes on, with %d pieces of updates in its journal", task.round, len(pieces))
+        self.modelling.begin(task)
+        self._intake.open(task, journal)
+        self._dispatch(co.Started(task))
+        self._intake.replay(pieces)
+
+    def _goes_on(self, task: Task) -> bool:
+        """Say whether the task's round is still open, as far as the checkpoint knows."""
+        closed = max(self._state.verdicts, default=0)
+        return task.run == self._state.run and task.model == self.modelling.weights.version and task.round > closed
+
+    def _readable(self, opening: bytes) -> Task | None:
+        try:
+            return decode(opening, Task)
+        except MessageError as error:
+            log.warning("the interrupted round's journal is of another fedmq (%s): the round begins anew", error)
+            return None
+
+    # --- the link -----------------------------------------------------------------------------------------------------
+
+    async def _on_connected(self, connection: Connection) -> None:
+        room = chunk_room(connection.limits.packet_bytes, self.federation.encoding.chunk_bytes)
+        if room != self._room:
+            self._room = room
+            await self._put_model(anew=True)
+        await self._board.attach(connection)
+        await connection.subscribe(*self.topics.aggregator_filters)
+        if self._coordinator.phase is Phase.NEW:
+            self._start()
+
+    async def _refresh_forever(self) -> None:
+        """Ask for all birth certificates again from time to time, as long as no round can open for want of devices."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            connection = self._session.connection
+            if connection is not None and self._coordinator.phase is Phase.WAITING:
+                with contextlib.suppress(TransportError):
+                    await connection.subscribe(*self.topics.aggregator_filters)
+
+    def _on_lost(self, error: TransportError) -> None:
+        log.warning("the link to %s is lost: %s", self._transport.address, error)
+        self._board.detach()
+
+    # --- the coordinator ----------------------------------------------------------------------------------------------
+
+    def _dispatch(self, event: co.CoordinatorEvent) -> Sequence[co.CoordinatorEffect]:
+        effects = self._coordinator.handle(event, self._clock())
+        for effect in effects:
+            self._carry_out(effect)
+        return effects
+
+    def _carry_out(self, effect: co.CoordinatorEffect) -> None:
+        match effect:
+            case co.Keep():
+                pass  # the intake sees it among the effects of its own event
+            case co.Reply(device, receipt):
+                self._postbox.post(device, receipt)
+            case co.Absorb():
+                self._absorption.absorb(effect)
+            case co.WakeAt(at):
+                self._wake_at(at)
+            case _:
+                self._deeds.put_nowait(effect)
+
+    def _wake_at(self, at: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        loop = asyncio.get_running_loop()
+        self._alarm = loop.call_later(max(0.0, at - self._clock()), self._dispatch, co.Ticked())
+
+    def _ready(self, parcel: Parcel) -> None:
+        self._absorption.ready(parcel, self._coordinator.progress.round)
+
+    # --- deeds --------------------------------------------------------------------------------------------------------
+
+    async def _do_deeds(self) -> None:
+        while True:
+            effect = await self._deeds.get()
+            match effect:
+                case co.Announce(task, begin):
+                    await self._announce(task, begin=begin)
+                case co.Finish():
+                    await self._finish(effect)
+                case co.Discard():
+                    await self._discard()
+                case co.Tell(report):
+                    await self._tell(report)
+                case co.End(reason, task):
+                    await self._end(reason, task)
+                case _:
+                    raise AssertionError(effect)
+
+    async def _announce(self, task: Task, *, begin: bool) -> None:
+        opening = encode(task)
+        if begin:
+            journal = await self._insist(self._writer, self._folder.begin_journal, task.round, opening)
+            await self._in(self._worker, self.modelling.begin, task)
+            self._intake.open(task, journal)
+        await self._put(self.topics.task, task)
+
+    async def _finish(self, effect: co.Finish) -> None:
+        try:
+            moved = await self._in(self._worker, self.modelling.finish, effect.version)
+        except Refused as error:
+            self._dispatch(co.StepFailed(effect.round, str(error)))
+            await self._discard()
+            return
+        progress = replace(self._coordinator.progress, version=effect.version)
+        progress = replace(progress, steps=progress.steps + 1, abandoned=0)
+        verdicts = self._coordinator.ledger.snapshot(effect.round)
+        await self._save(replace(self._state, progress=progress, verdicts=verdicts), moved.weights)
+        await self._drop_journal()
+        await self._put_model()
+        evaluation = await self._evaluate(moved.weights.replica) if self._evaluate else {}
+        self._dispatch(co.Stepped(effect.round, effect.version, self._bytes_down(moved.weights), evaluation))
+
+    async def _discard(self) -> None:
+        """Forget the round, once the checkpoint says that it is closed: its number must not be given out again."""
+        await self._in(self._worker, self.modelling.discard)
+        await self._save(self._state_now())
+        await self._drop_journal()
+
+    async def _drop_journal(self) -> None:
+        journal = self._intake.close()
+        if journal is not None:
+            await self._in(self._writer, lambda: None)  # what was being written is written
+            await self._insist(self._worker, journal.discard)  # and nobody is reading
+
+    async def _tell(self, report: Report) -> None:
+        if self._on_report is not None:
+            self._on_report(report)
+        await self._put(self.topics.report, report)
+
+    async def _end(self, reason: str, task: Task) -> None:
+        await self._save(self._state_now())
+        await self._put(self.topics.task, task)
+        self.reason = reason
+        self.ended.set()
+
+    def _state_now(self) -> State:
+        coordinator = self._coordinator
+        return replace(self._state, progress=coordinator.progress, verdicts=coordinator.ledger.snapshot())
+
+    async def _save(self, state: State, weights: Weights | None = None) -> None:
+        await self._insist(self._worker, self._folder.save, state, weights)
+        self._state = state
+
+    # --- publishing ---------------------------------------------------------------------------------------------------
+
+    async def _put_model(self, *, anew: bool = False) -> None:
+        """Put up the frames that lead to the current version, then the manifest, then take down older frames.
+
+        With `anew`, frames that stand already are replaced: they are cut into other chunks now.
+        """
+        frames = {}
+        for frame, body in self.modelling.weights.frames:
+            for chunk in cut(body, self._state.run, b"", self._room):
+                topic = self.topics.frame(frame.version, chunk.index)
+                frames[topic] = Outgoing(topic, encode(chunk), retain=True, content_type=CONTENT_TYPE)
+        standing = set() if anew else set(self._board.topics())
+        await self._board.put(outgoing for topic, outgoing in frames.items() if topic not in standing)
+        await self._put(self.topics.manifest, self.modelling.manifest(self._room))
+        old = [t for t in self._board.topics() if self.topics.parse_frame(t) is not None and t not in frames]
+        await self._board.clear(old)
+
+    async def _put(self, topic: str, message: Letter) -> None:
+        await self._board.put([Outgoing(topic, encode(message), retain=True, content_type=CONTENT_TYPE)])
+
+    def _bytes_down(self, weights: Weights) -> int:
+        """Return what one device that kept up downloads for this version."""
+        return len(weights.frames[-1][1])
+
+    def _beacon_message(self, *, alive: bool) -> Beacon:
+        return Beacon(alive, self._state.run, self._state.epoch)
+
+    def _beacon(self, *, alive: bool) -> Outgoing:
+        data = encode(self._beacon_message(alive=alive))
+        return Outgoing(self.topics.beacon, data, retain=True, content_type=CONTENT_TYPE)
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    async def _in(self, executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
+
+    async def _insist(self, executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object) -> Result:
+        """Do it, and while the disk refuses do it again: a full disk is a pause, not an end."""
+        while True:
+            try:
+                return await self._in(executor, work, *arguments)
+            except StoreError as error:
+                log.critical("the federation pauses: %s", error)
+                await asyncio.sleep(DISK_PAUSE_S)
+
+
+async def _outcome(task: asyncio.Task[None]) -> None:
+    """Wait for `task` without owning it, and pass its failure on."""
+    await asyncio.wait({task})
+    task.result()

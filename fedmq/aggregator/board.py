@@ -1,0 +1,77 @@
+"""What the aggregator wants to stand on the broker, kept true over lost links and forgetful brokers."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from fedmq.errors import BrokerRefused, ConnectionLost
+from fedmq.transport.interface import Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fedmq.transport.interface import Connection
+
+log = logging.getLogger(__name__)
+
+
+class Board:
+    """Retained messages by topic, in the order in which they are to appear.
+
+    `put` publishes at once where there is a link, and else leaves it to the next connection: each one begins with all
+    of them again, because a broker may have come back from an old state.
+    """
+
+    def __init__(self) -> None:
+        """Begin with an empty board and no link."""
+        self._wanted: dict[str, Outgoing] = {}
+        self._cleared: dict[str, Outgoing] = {}
+        self._connection: Connection | None = None
+
+    async def attach(self, connection: Connection) -> None:
+        """Publish everything over a new connection. Raises ConnectionLost when it breaks on the way."""
+        for outgoing in [*self._cleared.values(), *self._wanted.values()]:
+            await _publish(connection, outgoing)
+        self._cleared.clear()
+        self._connection = connection
+
+    def detach(self) -> None:
+        """Forget the connection: it is lost."""
+        self._connection = None
+
+    async def put(self, outgoings: Iterable[Outgoing]) -> None:
+        """Put these up, each after everything that stands already; returns when the broker has them, or the link broke."""
+        for outgoing in outgoings:
+            self._wanted.pop(outgoing.topic, None)
+            self._cleared.pop(outgoing.topic, None)
+            self._wanted[outgoing.topic] = outgoing
+            await self._try(outgoing)
+
+    async def clear(self, topics: Iterable[str]) -> None:
+        """Take these down, now or on the next connection."""
+        for topic in topics:
+            if self._wanted.pop(topic, None) is not None:
+                self._cleared[topic] = Outgoing(topic, b"", retain=True)
+                if await self._try(self._cleared[topic]):
+                    del self._cleared[topic]
+
+    def topics(self) -> list[str]:
+        """Return the topics that stand."""
+        return list(self._wanted)
+
+    async def _try(self, outgoing: Outgoing) -> bool:
+        if self._connection is None:
+            return False
+        try:
+            await _publish(self._connection, outgoing)
+        except ConnectionLost:
+            return False  # the session notices as well, and the next connection puts it up
+        return True
+
+
+async def _publish(connection: Connection, outgoing: Outgoing) -> None:
+    try:
+        await connection.publish(outgoing)
+    except BrokerRefused as error:
+        log.error("the broker refused %s: %s; check the aggregator's rights and the broker's limits", outgoing.topic, error)  # noqa: TRY400

@@ -1,0 +1,354 @@
+"""One device: events from MQTT, trainer, disk and clock into the participant, its effects out again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from fedmq import __version__
+from fedmq.codecs import parse
+from fedmq.device.fetching import Fetching
+from fedmq.device.outbox import MemoryOutbox, Stored
+from fedmq.device.replica import Replica
+from fedmq.errors import BrokerRefused, FedmqError, MessageError, Refused, TransportError
+from fedmq.protocol import participation as pa
+from fedmq.protocol.messages import DELTA, Birth, Facts, Manifest, Receipt, Task, Update
+from fedmq.protocol.participant import Participant
+from fedmq.protocol.seeds import update_seed
+from fedmq.transport.interface import Outgoing, Profile
+from fedmq.transport.session import Session
+from fedmq.wire.chunks import OVERHEAD_BYTES, chunk_room, cut
+from fedmq.wire.envelope import CONTENT_TYPE, decode, encode
+from fedmq.wire.topics import Topics, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from concurrent.futures import Executor
+
+    from fedmq.device.interface import Trained, Trainer
+    from fedmq.device.outbox import Outbox
+    from fedmq.protocol.messages import Chunk
+    from fedmq.transport.interface import Connection, Message, Transport
+    from fedmq.vectors import Vector
+
+log = logging.getLogger(__name__)
+
+CHUNKS_AT_ONCE: Final = 4
+"""Chunks of an update that may be unacknowledged at a time; more would only fill the link's buffers."""
+REFRESH_S: Final = 300.0
+"""Silence after which the device subscribes again, and so gets task and manifest again: a broker whose queue for us was
+full may have dropped them without a word."""
+FAREWELL_S: Final = 2.0
+"""Time for saying good-bye; the last will says it otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the device is: its federation, its own name, and a number that grows with each of its lives."""
+
+    federation: str
+    name: str
+    session: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a name that cannot stand in a topic."""
+        check_name(self.name, "device")
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the device has done, for people and tests. Bytes are MQTT payloads."""
+
+    rounds: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    verdicts: dict[str, int] = field(default_factory=dict)
+
+
+class Device:
+    """One MQTT session, one trainer, one outbox; `run` lives until the federation has ended or it is cancelled."""
+
+    def __init__(  # noqa: PLR0913 - the parts that a device is made of
+        self,
+        identity: Identity,
+        transport: Transport,
+        trainer: Trainer,
+        *,
+        outbox: Outbox | None = None,
+        executor: Executor | None = None,
+        keep_alive: bool = False,
+        on_verdict: Callable[[int, str, str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Train on `executor` (a default thread pool otherwise); an `outbox` in memory is the default.
+
+        With `keep_alive` the device stays when the federation has ended, and waits for another run. `on_verdict` hears
+        of each update's round, verdict and reason.
+        """
+        self.identity, self.trainer = identity, trainer
+        self.topics = Topics(identity.federation)
+        self.counters = Counters()
+        self.replica = Replica(trainer.layout.sizes)
+        self.retired = asyncio.Event()
+        self._outbox: Outbox = outbox or MemoryOutbox()
+        self._executor, self._keep_alive, self._clock = executor, keep_alive, clock
+        self._on_verdict = on_verdict
+        self._participant = Participant(identity.name, trainer.layout.digest, outbox=self._outbox.entries())
+        self._fetching = Fetching(self.topics)
+        self._fetch: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._connection: Connection | None = None
+        self._failed: asyncio.Future[None] | None = None
+        self._heard = clock()
+        self._session = Session(
+            transport,
+            Profile(f"fedmq-{identity.federation}-{identity.name}", will=self._status(alive=False)),
+            on_connected=self._on_connected,
+            on_messages=self._on_messages,
+            on_lost=self._on_lost,
+            random=Random(),  # noqa: S311 - jitter, not a secret
+        )
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take part until the federation has ended. Raises FedmqError when the device cannot go on."""
+        self._failed = asyncio.get_running_loop().create_future()
+        session = asyncio.create_task(self._session.run())
+        self._begin(self._refresh_forever())
+        retired = asyncio.create_task(self.retired.wait())
+        try:
+            await asyncio.wait({session, retired, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            for ending in (session, self._failed):
+                if ending.done():
+                    ending.result()
+        finally:
+            await self._close(session, retired)
+
+    async def _close(self, *tasks: asyncio.Task[object]) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        with contextlib.suppress(TransportError, TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await self._session.try_publish(self._status(alive=False))
+        for task in [*tasks, *self._tasks]:
+            task.cancel()
+        await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
+
+    # --- the link -----------------------------------------------------------------------------------------------------
+
+    async def _on_connected(self, connection: Connection) -> None:
+        self._connection = connection
+        await connection.publish(self._status(alive=True))
+        await connection.subscribe(*self.topics.device_filters(self.identity.name))
+        self._dispatch(pa.Connected())
+
+    async def _refresh_forever(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            if self._connection is not None and self._clock() - self._heard >= REFRESH_S:
+                with contextlib.suppress(TransportError):
+                    await self._connection.subscribe(*self.topics.device_filters(self.identity.name))
+
+    def _on_lost(self, error: TransportError) -> None:
+        self._connection = None
+        log.debug("%s lost its link: %s", self.identity.name, error)
+        if self._fetch is not None:
+            self._fetch.cancel()
+        self._dispatch(pa.Disconnected())
+
+    async def _on_messages(self, messages: Sequence[Message]) -> None:
+        self._heard = self._clock()
+        for message in messages:
+            try:
+                self._take(message)
+            except MessageError as error:
+                log.warning("%s ignored a message on %s: %s", self.identity.name, message.topic, error)
+
+    def _take(self, message: Message) -> None:
+        self.counters.bytes_down += len(message.payload)
+        if self._fetching.take(message) or not message.payload:
+            return
+        if message.topic == self.topics.task:
+            self._dispatch(pa.Tasked(decode(message.payload, Task)))
+        elif message.topic == self.topics.manifest:
+            self._dispatch(pa.Published(self._fitting(decode(message.payload, Manifest))))
+        elif message.topic == self.topics.receipt(self.identity.name):
+            self._dispatch(pa.Receipted(decode(message.payload, Receipt)))
+
+    def _fitting(self, manifest: Manifest) -> Manifest:
+        layout = self.trainer.layout
+        if manifest.layout == layout.digest and manifest.sizes != layout.sizes:
+            raise MessageError("the manifest's sizes are not those of the layout that it names")
+        return manifest
+
+    # --- the participant ----------------------------------------------------------------------------------------------
+
+    def _dispatch(self, event: pa.ParticipantEvent) -> None:
+        for effect in self._participant.handle(event, self._clock()):
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: pa.ParticipantEffect) -> None:
+        match effect:
+            case pa.Fetch():
+                self._begin_fetch(effect)
+            case pa.Train(task):
+                self._begin(self._train(task))
+            case pa.Send():
+                self._begin(self._send(effect))
+            case pa.Forget():
+                self._forget(effect)
+            case pa.Log(sentence, serious):
+                log.log(logging.ERROR if serious else logging.INFO, "%s: %s", self.identity.name, sentence)
+            case pa.Wake(at):
+                self._wake_at(at)
+            case pa.Retire():
+                self._retire()
+
+    def _begin(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Let a bug in a background task end the device loudly."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and self._failed and not self._failed.done():
+            self._failed.set_exception(error)
+
+    def _wake_at(self, at: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        loop = asyncio.get_running_loop()
+        self._alarm = loop.call_later(max(0.0, at - self._clock()), self._dispatch, pa.Elapsed())
+
+    def _retire(self) -> None:
+        log.info("%s: the federation has ended", self.identity.name)
+        if not self._keep_alive:
+            self.retired.set()
+
+    # --- the model ----------------------------------------------------------------------------------------------------
+
+    def _begin_fetch(self, effect: pa.Fetch) -> None:
+        if self._fetch is not None:
+            self._fetch.cancel()
+        self._fetch = self._begin(self._fetch_model(effect, self._fetch))
+
+    async def _fetch_model(self, effect: pa.Fetch, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait({before})  # one fetch at a time has the collector
+        if self._connection is None:
+            return
+        if effect.fresh:
+            self.replica.forget()
+        try:
+            await self._fetching.fetch(self._connection, self._participant.run, effect.frames, self.replica)
+        except (FedmqError, TimeoutError) as error:
+            self._dispatch(pa.FetchFailed(effect.version, str(error)))
+            return
+        self._dispatch(pa.Fetched(effect.version))
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    async def _train(self, task: Task) -> None:
+        """Train, encode and store in the executor; nothing of that touches the event loop."""
+        loop = asyncio.get_running_loop()
+        model = self.replica.vector
+        try:
+            if model is None:
+                raise Refused("the model that the task starts from is not here")
+            stored = await loop.run_in_executor(self._executor, self._work, task, model)
+        except FedmqError as error:
+            self._dispatch(pa.TrainingFailed(task.round, str(error)))
+        else:
+            self.counters.rounds += 1
+            self._dispatch(pa.Stored(task.round, stored.update))
+
+    def _work(self, task: Task, model: Vector) -> Stored:
+        trained = self.trainer.train(model, task.training, seed=self._training_seed(task))
+        stored = self._encode(task, model, trained)
+        self._outbox.put(stored)
+        return stored
+
+    def _encode(self, task: Task, model: Vector, trained: Trained) -> Stored:
+        delta = trained.vector - model
+        if not np.isfinite(delta).all():
+            raise Refused("training diverged: the new weights are not finite; try a lower learning rate")
+        update = os.urandom(8)
+        data = parse(task.codec).encode(
+            delta, self.trainer.layout.sizes, seed=update_seed(task.run, task.round, update)
+        )
+        facts = Facts(trained.examples, trained.steps, trained.metrics)
+        body = encode(Update(task.run, update, task.model, task.layout, facts, {DELTA: data}))
+        if len(body) > task.update_bytes:
+            raise Refused(f"the update takes {len(body)} bytes, the task allows {task.update_bytes}")
+        return Stored(task.run, task.round, update, body)
+
+    def _training_seed(self, task: Task) -> int:
+        """Return a seed that differs by device, run and round, and repeats with them."""
+        name = self.identity.name.encode()
+        return int.from_bytes(hashlib.sha256(task.run + task.round.to_bytes(8, "big") + name).digest()[:4], "big")
+
+    # --- updates ------------------------------------------------------------------------------------------------------
+
+    async def _send(self, effect: pa.Send) -> None:
+        """Publish the update; a lost link ends the try, and the next connection begins another."""
+        connection, body = self._connection, self._outbox.get(effect.update)
+        if connection is None or body is None:
+            return
+        try:
+            await self._publish(connection, effect, body)
+        except BrokerRefused as error:
+            log.error("%s may not publish its update: %s", self.identity.name, error)  # noqa: TRY400
+        except TransportError as error:
+            log.debug("%s could not send: %s", self.identity.name, error)
+
+    async def _publish(self, connection: Connection, effect: pa.Send, body: bytes) -> None:
+        room = chunk_room(connection.limits.packet_bytes)
+        if len(body) <= room:
+            await self._publish_one(connection, self.topics.update(self.identity.name, effect.round), body, effect)
+            return
+        chunks = cut(body, self._participant.outbox[effect.update].run, effect.update, room)
+        while window := list(islice(chunks, CHUNKS_AT_ONCE)):
+            await asyncio.gather(*(self._publish_chunk(connection, chunk, effect) for chunk in window))
+
+    async def _publish_chunk(self, connection: Connection, chunk: Chunk, effect: pa.Send) -> None:
+        topic = self.topics.update(self.identity.name, effect.round, chunk.index)
+        await self._publish_one(connection, topic, encode(chunk), effect)
+
+    async def _publish_one(self, connection: Connection, topic: str, data: bytes, effect: pa.Send) -> None:
+        self.counters.bytes_up += len(data)
+        await connection.publish(Outgoing(topic, data, content_type=CONTENT_TYPE, correlation=effect.update))
+
+    def _forget(self, effect: pa.Forget) -> None:
+        self._outbox.forget(effect.update)
+        verdict = effect.verdict.name.lower() if effect.verdict else "dropped"
+        self.counters.verdicts[verdict] = self.counters.verdicts.get(verdict, 0) + 1
+        if self._on_verdict is not None:
+            self._on_verdict(effect.round, verdict, effect.reason)
+        level = logging.INFO if verdict == "accepted" else logging.WARNING
+        log.log(level, "%s: update for round %d %s %s", self.identity.name, effect.round, verdict, effect.reason)
+
+    def _status(self, *, alive: bool) -> Outgoing:
+        layout, name = self.trainer.layout, self.identity.name
+        birth = Birth(
+            alive=alive,
+            session=self.identity.session,
+            layout=layout.digest if alive else b"",
+            examples=self.trainer.examples if alive else 0,
+            trainer=self.trainer.name if alive else "",
+            software=f"fedmq {__version__}" if alive else "",
+        )
+        return Outgoing(self.topics.status(name), encode(birth), retain=True, content_type=CONTENT_TYPE)

@@ -1,0 +1,1 @@
+"""The protocol without bytes: messages, the two machines, cohort, policy."""

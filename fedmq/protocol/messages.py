@@ -1,0 +1,207 @@
+"""The messages of the protocol, one frozen dataclass each, free of bytes and topics.
+
+`fedmq.wire` turns them into bytes and back, within the limits that stand there. What a field means is said here and in
+`docs/explanation/protocol.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, unique
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Setting: TypeAlias = bool | int | float | str
+
+DELTA: Final = "delta"
+"""Name of the section that every update to a training task carries: the encoded weight delta."""
+
+
+@unique
+class TaskKind(IntEnum):
+    """What a task asks for."""
+
+    TRAIN = 1
+    STOP = 2  # the federation has ended; keep the model, expect no further task
+
+
+@unique
+class Verdict(IntEnum):
+    """What became of an update; every one that arrives gets exactly one of the first four."""
+
+    ACCEPTED = 1
+    DUPLICATE = 2
+    LATE = 3
+    REJECTED = 4
+    RETRY = 5  # not taken now: send the same update again after `retry_after_s`
+
+    @property
+    def settled(self) -> bool:
+        """True where the device may forget the update."""
+        return self is not Verdict.RETRY
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The open round, as the aggregator offers it to the whole fleet.
+
+    `run` names one life of the federation; round and model numbers only ever grow within it. Whether a device is in the
+    cohort follows from its name, `salt` and `fraction` (see `fedmq.protocol.cohort`). `seconds` is the time from
+    publication to the hard deadline, for information: no device's clock decides anything. Updates of rounds before
+    `oldest` are no longer taken, so a device may forget them unsent. `training` is passed to the trainer (epochs,
+    batch_size, learning_rate, …). `codec` is the pipeline's one-line spelling, `update_bytes` the most that an encoded
+    update may take.
+    """
+
+    run: bytes
+    round: int
+    oldest: int
+    kind: TaskKind
+    model: int
+    layout: bytes
+    salt: bytes
+    fraction: float
+    seconds: float
+    codec: str
+    update_bytes: int
+    training: Mapping[str, Setting] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One encoded piece of the way to a model version.
+
+    `base` is 0 for a key-frame, which stands alone; else the version to whose replica the decoded vector is added.
+    `digest` is SHA-256 of the frame's bytes, `replica` of the resulting vector as little-endian float32.
+    """
+
+    version: int
+    base: int
+    codec: str
+    nbytes: int
+    chunks: int
+    digest: bytes
+    replica: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The published model: `frames` lead from a key-frame to `version`; a device that has one of the versions on the
+    way needs only those after it. `sizes` are the lengths of the layout's shared variables, from which every decoder
+    takes its shapes."""
+
+    run: bytes
+    version: int
+    layout: bytes
+    sizes: tuple[int, ...]
+    frames: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a device claims about its update; a rule may weigh by it.
+
+    `examples` trained on, `steps` of the optimizer taken, `metrics` by name (accuracy, loss, …: finite floats).
+    """
+
+    examples: int
+    steps: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One device's answer to a task. `sections` holds the encoded delta and whatever an algorithm adds."""
+
+    run: bytes
+    update: bytes
+    model: int
+    layout: bytes
+    facts: Facts
+    sections: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Piece `index` of `count` of a longer body of `total` bytes whose SHA-256 is `digest`.
+
+    For an update, the body is the encoded `Update` and `stem` its update id; for a model frame, the frame's bytes and
+    an empty stem.
+    """
+
+    run: bytes
+    stem: bytes
+    index: int
+    count: int
+    total: int
+    digest: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The aggregator's word on one update, given only after its own commit."""
+
+    run: bytes
+    round: int
+    update: bytes
+    verdict: Verdict
+    reason: str = ""
+    retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """A device's certificate: retained while it is there, replaced by `alive=False` (its last will) when it is not.
+
+    `session` grows with every connection, so that an old will cannot bury a device that came back.
+    """
+
+    alive: bool
+    session: int
+    layout: bytes = b""
+    examples: int = 0
+    trainer: str = ""
+    software: str = ""
+    codecs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Beacon:
+    """The aggregator's own certificate; `epoch` grows with every start of its process."""
+
+    alive: bool
+    run: bytes
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One round's figures, for people and dashboards.
+
+    `received = accepted + duplicate + late + rejected` always holds. `metrics` are the weighted means of what the
+    devices reported; `evaluation` is what the aggregator's own held-out data said of the new model, where it has any.
+    """
+
+    run: bytes
+    round: int
+    version: int
+    outcome: str
+    seconds: float
+    expected: int
+    received: int
+    accepted: int
+    duplicate: int
+    late: int
+    rejected: int
+    examples: int
+    bytes_up: int
+    bytes_down: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    evaluation: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+
+Message: TypeAlias = Task | Manifest | Update | Chunk | Receipt | Birth | Beacon | Report

@@ -1,0 +1,157 @@
+"""What can happen to a participant (events) and what it asks its shell to do (effects)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from fedmq.protocol.messages import Frame, Manifest, Receipt, Task, Verdict
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The link is up and subscribed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The link is down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tasked:
+    """A task arrived (retained, so possibly an old one again)."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The manifest of a model arrived (retained, likewise)."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The replica now is this version, and its digest is right."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    """The model did not come, or did not match its digests."""
+
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Training is done, and the encoded update lies durable in the outbox."""
+
+    round: int
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFailed:
+    """The trainer raised, diverged, or the update could not be encoded."""
+
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipted:
+    """A receipt arrived."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """Time has passed; nothing else has happened."""
+
+
+ParticipantEvent: TypeAlias = (
+    Connected
+    | Disconnected
+    | Tasked
+    | Published
+    | Fetched
+    | FetchFailed
+    | Stored
+    | TrainingFailed
+    | Receipted
+    | Elapsed
+)
+
+# --- effects ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Get these frames and make the replica `version`; with `fresh`, forget the replica first.
+
+    Answer with Fetched or FetchFailed, however long it takes. It takes the place of any fetch under way, and ends with
+    the link: then no answer follows, and the replica stays a version that it was.
+    """
+
+    version: int
+    frames: tuple[Frame, ...]
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train for this task from the replica, encode, put into the outbox; answer with Stored or TrainingFailed."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish the outbox's update, all of it; nothing to do where it is just being published over this link."""
+
+    round: int
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Take the update out of the outbox; `verdict` is None where no receipt will ever come."""
+
+    round: int
+    update: bytes
+    verdict: Verdict | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Something the device's owner should know, in one sentence."""
+
+    sentence: str
+    serious: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Raise Elapsed at this time, unless a later Wake replaces it."""
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """The federation has ended; the final model is `version`."""
+
+    version: int
+
+
+ParticipantEffect: TypeAlias = Fetch | Train | Send | Forget | Log | Wake | Retire

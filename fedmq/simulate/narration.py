@@ -1,0 +1,59 @@
+"""What a person sees while a simulation runs: one line a round, and a summary that says how good it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedmq.simulate.runfolder import RoundRow
+    from fedmq.simulate.simulation import Outcome
+
+HEADING = "  round   accuracy   devices        up       down     time"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes with the unit that suits it (1 kB is 1,000 bytes)."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:  # noqa: PLR2004 - SI prefixes
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"  # noqa: PLR2004
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def line(row: RoundRow, rounds: int) -> str:
+    """Return the line of one round; `rounds` is how many are wanted (0: not known)."""
+    number = f"{row.round}/{rounds}" if rounds else str(row.round)
+    accuracy = "–" if row.accuracy is None else f"{row.accuracy:.1%}"
+    devices = f"{row.accepted}/{row.expected}"
+    text = (
+        f"{number:>7}   {accuracy:>8}   {devices:>7}   {size(row.bytes_up):>7}    {size(row.bytes_down):>7}   "
+        f"{row.seconds:5.1f} s"
+    )
+    return text + _remarks(row)
+
+
+def _remarks(row: RoundRow) -> str:
+    remarks = [row.outcome] if row.outcome != "stepped" else []
+    remarks += [f"{count} refused: {reason}" for reason, count in row.reasons.items()]
+    return f"   {'; '.join(remarks)}" if remarks else ""
+
+
+def summary(outcome: Outcome) -> list[str]:
+    """Return the closing lines: federated, local-only and pooled side by side, and the traffic."""
+    rows = [(curve.name, curve.last) for curve in outcome.curves]
+    if outcome.accuracy is not None:
+        rows.append(("federated", outcome.accuracy))
+    lines = [f"  {name:<11} {value:6.1%}  {_bar(value)}" for name, value in sorted(rows, key=lambda row: row[1])]
+    up = sum(row.bytes_up for row in outcome.rows)
+    down = sum(row.bytes_down for row in outcome.rows)
+    closing = f"  {len(outcome.rows)} rounds in {outcome.seconds:.0f} s, {size(up)} up, {size(down)} down in all"
+    return [*lines, "", closing]
+
+
+def _bar(value: float, width: int = 40) -> str:
+    return "█" * round(max(0.0, min(1.0, value)) * width)
+
+
+def as_json(row: RoundRow) -> dict[str, Any]:
+    """Return the round as plain data, for ``--json``."""
+    return {name: getattr(row, name) for name in row.__slots__}

@@ -1,0 +1,146 @@
+"""`fedmq simulate`: a world from a file, a broker, the run, and what a person is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fedmq.codecs import parse
+from fedmq.config import BrokerTable, load
+from fedmq.errors import ConfigError
+from fedmq.rules import preset
+from fedmq.simulate import narration
+from fedmq.simulate.fleet import build_fleet
+from fedmq.simulate.settings import SimulationSettings
+from fedmq.simulate.simulation import Simulation
+from fedmq.transport.address import Credentials, open_transport
+from fedmq.transport.private import private_broker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from fedmq.simulate.runfolder import RoundRow
+    from fedmq.transport.interface import Transport
+
+WORLDS: Final = ("smartwatch", "mnist")
+"""Worlds that come with fedmq."""
+
+
+def world_settings(world: str, changes: Mapping[str, Any]) -> SimulationSettings:
+    """Return the settings of a shipped world or a TOML file, with what the command line changes. Raises ConfigError."""
+    settings = _checked(load(_world_path(world), SimulationSettings), changes)
+    fleet = {key: changes[key] for key in ("devices", "partition", "seed", "baselines") if changes.get(key) is not None}
+    settings = replace(settings, fleet=replace(settings.fleet, **fleet))
+    if "devices" in fleet:
+        settings = _resized(settings, fleet["devices"])
+    if rounds := changes.get("rounds"):
+        settings = replace(settings, stop=replace(settings.stop, rounds=rounds))
+    if rule := changes.get("rule"):
+        settings = replace(settings, rule=preset(rule))
+    if epochs := changes.get("epochs"):
+        settings = replace(settings, training={**settings.training, "epochs": epochs})
+    if codec := changes.get("codec"):
+        settings = replace(settings, encoding=replace(settings.encoding, up=parse(codec)))
+    return settings
+
+
+def _checked(settings: SimulationSettings, changes: Mapping[str, Any]) -> SimulationSettings:
+    if changes.get("partition") and settings.fleet.data == "module":
+        raise ConfigError("--partition deals out a set that comes with fedmq; this world's module deals out its own data")
+    return settings
+
+
+def _resized(settings: SimulationSettings, devices: int) -> SimulationSettings:
+    """Keep the policy's proportions when the command line changes the size of the fleet."""
+    policy = settings.rounds
+    needed = min(policy.min_devices, devices)
+    return replace(settings, rounds=replace(policy, min_devices=needed, quorum=min(policy.quorum, needed)))
+
+
+def _world_path(world: str) -> Path:
+    if world in WORLDS:
+        return Path(str(resources.files("fedmq.demos"))) / f"{world}.toml"
+    path = Path(world)
+    if not path.exists():
+        raise ConfigError(f"there is no world {world!r}: take {' or '.join(WORLDS)}, or name a TOML file that is there")
+    return path
+
+
+def play(settings: SimulationSettings, folder: Path, *, broker: str | None, as_json: bool) -> None:
+    """Run the simulation, tell of it, and leave the run folder. Raises FedmqError."""
+    say = _silent if as_json else print
+    say(f"{settings.name}: building the fleet …")
+    fleet = build_fleet(settings.fleet)
+    layout = next(iter(fleet.trainers.values())).layout
+    say(f"{fleet.description}; model of {layout.size:,} parameters; rule {settings.rule}; updates as {settings.encoding.up}")
+    rounds = settings.stop.rounds
+    show = _show_json if as_json else lambda row: print(narration.line(row, rounds), flush=True)
+    simulation = Simulation(settings, fleet, folder, on_round=show)
+    asyncio.run(_federate(simulation, broker, say))
+    simulation.compare(lambda what: say(f"for comparison, {what} …"))
+    _close(simulation, folder, say)
+    if as_json:
+        print(json.dumps(simulation.outcome.summary()))
+
+
+async def _federate(simulation: Simulation, broker: str | None, say: Callable[[str], None]) -> None:
+    async with _broker(broker, say) as transport:
+        say(narration.HEADING)
+        await simulation.run(transport)
+    say(f"ended: {simulation.outcome.reason}")
+
+
+@asynccontextmanager
+async def _broker(address: str | None, say: Callable[[str], None]) -> AsyncIterator[Callable[[], Transport]]:
+    """Give a function that opens links to the named broker, or to a private one that lives for this run."""
+    if address is not None:
+        table = BrokerTable(address)
+        say(f"broker: {table.open().address}")
+        yield table.open
+        return
+    async with private_broker() as running:
+        say(f"broker: a private {running.name} on {running.address}")
+        yield lambda: open_transport(running.address, Credentials())
+
+
+def _close(simulation: Simulation, folder: Path, say: Callable[[str], None]) -> None:
+    """Write summary, plot and Keras model; say where they are."""
+    simulation.folder.summary(simulation.outcome.summary())
+    say("\naccuracy on everyone's held-out data")
+    for text in narration.summary(simulation.outcome):
+        say(text)
+    files = ["rounds.jsonl", "summary.json", "model.fedmq", *_save_keras(simulation, folder), *_draw(simulation, folder)]
+    say(f"  {folder}/: {', '.join(files)}")
+
+
+def _save_keras(simulation: Simulation, folder: Path) -> list[str]:
+    trainer = next(iter(simulation.fleet.trainers.values()))
+    save = getattr(trainer, "save", None)
+    if save is None or simulation.vector is None:
+        return []
+    save(simulation.vector, folder / "model.keras")
+    return ["model.keras"]
+
+
+def _draw(simulation: Simulation, folder: Path) -> list[str]:
+    try:
+        from fedmq.simulate.plot import draw  # noqa: PLC0415 - matplotlib is an extra
+    except ImportError:
+        return []
+    settings = simulation.settings
+    title = f"{settings.name}: {len(simulation.fleet.trainers)} devices, {settings.rule.step}"
+    draw(folder / "plot.png", title, simulation.outcome.rows, simulation.outcome.curves)
+    return ["plot.png"]
+
+
+def _show_json(row: RoundRow) -> None:
+    print(json.dumps(narration.as_json(row)), flush=True)
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""

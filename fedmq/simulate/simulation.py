@@ -1,0 +1,143 @@
+"""A fleet and its aggregator in one process, each device with an MQTT session of its own over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fedmq.aggregator.aggregator import Aggregator
+from fedmq.device.device import Device, Identity
+from fedmq.simulate.baselines import Curve, local_curve, pooled_curve
+from fedmq.simulate.runfolder import RoundRow, RunFolder
+from fedmq.store.checkpoint import CheckpointFolder
+from fedmq.store.modelfile import StoredModel, save_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from fedmq.protocol.messages import Report
+    from fedmq.simulate.fleet import Fleet
+    from fedmq.simulate.settings import SimulationSettings
+    from fedmq.transport.interface import Transport
+    from fedmq.vectors import Vector
+
+CURVE_POINTS = 6
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run gave."""
+
+    reason: str = ""
+    rows: list[RoundRow] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the last model, on everyone's held-out data."""
+        known = [row.accuracy for row in self.rows if row.accuracy is not None]
+        return known[-1] if known else None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the final figures as plain data."""
+        return {
+            "reason": self.reason,
+            "rounds": len(self.rows),
+            "accuracy": self.accuracy,
+            **{curve.name.replace(" ", "_"): curve.last for curve in self.curves},
+            "bytes_up": sum(row.bytes_up for row in self.rows),
+            "bytes_down": sum(row.bytes_down for row in self.rows),
+            "seconds": round(self.seconds, 2),
+        }
+
+
+class Simulation:
+    """One run. All training happens on one worker thread, one device after the other, beside the event loop."""
+
+    def __init__(
+        self,
+        settings: SimulationSettings,
+        fleet: Fleet,
+        folder: Path,
+        *,
+        on_round: Callable[[RoundRow], None] = lambda _: None,
+    ) -> None:
+        """Prepare to write into `folder`; `on_round` hears of each round as it ends. Raises StoreError."""
+        self.settings, self.fleet = settings, fleet
+        self.folder = RunFolder(folder)
+        self.outcome = Outcome()
+        self._on_round = on_round
+        self._worker = ThreadPoolExecutor(1, "fedmq-training")
+        self._devices: list[Device] = []
+        self._counted = (0, 0)
+        self.vector: Vector | None = None
+
+    async def run(self, transport: Callable[[], Transport]) -> Outcome:
+        """Run the federation to its end over connections that `transport` opens. Raises FedmqError."""
+        self.folder.settings(self.settings)
+        began = time.monotonic()
+        first = next(iter(self.fleet.trainers.values()))
+        model = StoredModel(first.layout, first.initial())
+        aggregator = Aggregator(
+            self.settings.federation,
+            transport(),
+            CheckpointFolder(self.folder.path / "aggregator"),
+            model,
+            evaluate=self._evaluate if self.fleet.pooled else None,
+            on_report=self._report,
+        )
+        self._devices = [
+            Device(Identity(self.settings.name, name), transport(), trainer, executor=self._worker)
+            for name, trainer in self.fleet.trainers.items()
+        ]
+        self.outcome.reason = await self._together(aggregator)
+        self.outcome.seconds = time.monotonic() - began
+        self.vector = aggregator.modelling.weights.vector
+        facts: Mapping[str, str | int] = {"federation": self.settings.name, "version": aggregator.modelling.weights.version}
+        save_model(self.folder.path / "model.fedmq", StoredModel(first.layout, self.vector, facts))
+        return self.outcome
+
+    async def _together(self, aggregator: Aggregator) -> str:
+        """Run aggregator and devices until the aggregator ends; a device that fails ends the run."""
+        serving = asyncio.create_task(aggregator.run())
+        living = [asyncio.create_task(device.run()) for device in self._devices]
+        try:
+            done, _ = await asyncio.wait({serving, *living}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+            return await serving
+        finally:
+            for task in [serving, *living]:
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(serving, *living, return_exceptions=True)
+
+    async def _evaluate(self, vector: Vector) -> Mapping[str, float]:
+        assert self.fleet.pooled is not None  # noqa: S101 - only asked then
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self.fleet.pooled.evaluate, vector)
+
+    def _report(self, report: Report) -> None:
+        up = sum(device.counters.bytes_up for device in self._devices)
+        down = sum(device.counters.bytes_down for device in self._devices)
+        row = RoundRow.of(report, up - self._counted[0], down - self._counted[1])
+        self._counted = up, down
+        self.outcome.rows.append(row)
+        self.folder.round(row)
+        self._on_round(row)
+
+    def compare(self, progress: Callable[[str], None]) -> None:
+        """Train without federation as well, for as many epochs as the federation's rounds took. Blocking."""
+        if self.fleet.pooled is None or not self.settings.fleet.baselines:
+            return
+        rounds, training = len(self.outcome.rows), self.settings.training
+        steps = min(CURVE_POINTS, rounds)
+        progress("each device alone")
+        alone = local_curve(self.fleet, rounds, training, steps, lambda _: None)
+        progress("all data in one place")
+        self.outcome.curves = [alone, pooled_curve(self.fleet, rounds, training, steps)]

@@ -1,0 +1,185 @@
+"""The aggregator's checkpoint: model, rule's memory, frames, and how far the federation has come, in one file.
+
+Two files take turns, so that a crash while one is written leaves the other; the one with the higher serial number
+counts. A federation's folder holds::
+
+    checkpoint-a.npz  checkpoint-b.npz    each a whole checkpoint
+    round-a.journal   round-b.journal     the open round, and what the last one left
+
+Each file is an ordinary ``.npz``: ``state`` and ``frames`` are msgpack as bytes, everything else is arrays by name.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack
+import numpy as np
+
+from fedmq.errors import MisuseError, StoreError
+from fedmq.protocol.coordinator import Progress
+from fedmq.protocol.ledger import Ledger
+from fedmq.protocol.messages import Frame, Verdict
+from fedmq.store.files import disk, make_folder, slot_file
+from fedmq.store.journal import Journal, Piece, Spot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from fedmq.vectors import Vector
+
+_FORMAT: Final = 1
+_SLOTS: Final = "ab"
+_MEMORY: Final = "memory/"
+
+Verdicts = dict[int, dict[str, tuple[bytes, Verdict, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that is not an array. `serial` counts the checkpoints, `epoch` the starts of the process."""
+
+    run: bytes
+    seed: bytes
+    layout: bytes
+    epoch: int = 0
+    progress: Progress = Progress()
+    verdicts: Verdicts = field(default_factory=dict)
+    serial: int = 0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The arrays: the model, what the devices hold of it, the rule's memory, and the frames with their bytes."""
+
+    version: int
+    vector: Vector
+    replica: Vector
+    memory: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    frames: tuple[tuple[Frame, bytes], ...] = ()
+
+
+class CheckpointFolder:
+    """One federation's folder on the aggregator's disk."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `folder`, which is made if it is not there. Raises StoreError."""
+        self.folder = make_folder(folder)
+        self._serial = 0
+        self._weights: Weights | None = None
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def save(self, state: State, weights: Weights | None = None) -> None:
+        """Write a checkpoint, with the arrays of the last one where none are given; durable on return.
+
+        Raises StoreError; the last checkpoint counts then.
+        """
+        kept = weights or self._weights
+        if kept is None:
+            raise MisuseError("the first checkpoint needs weights")
+        path = self._checkpoint_path(self._serial + 1)
+        with slot_file(path) as file:
+            np.savez(file, **_arrays(replace(state, serial=self._serial + 1), kept))
+        self._serial += 1
+        self._weights = kept
+
+    def load(self) -> tuple[State, Weights] | None:
+        """Return the newest checkpoint, None where there is none yet. Raises StoreError when none can be read."""
+        paths = [path for path in map(self._checkpoint_path, (0, 1)) if path.exists()]
+        found = [checkpoint for checkpoint in map(_read, paths) if checkpoint is not None]
+        if not found:
+            if paths:
+                raise StoreError(f"no checkpoint in {self.folder} can be read: restore the folder from a backup")
+            return None
+        state, weights = max(found, key=lambda checkpoint: checkpoint[0].serial)
+        self._serial, self._weights = state.serial, weights
+        return state, weights
+
+    def _checkpoint_path(self, serial: int) -> Path:
+        return self.folder / f"checkpoint-{_SLOTS[serial % 2]}.npz"
+
+    # --- journals -----------------------------------------------------------------------------------------------------
+
+    def begin_journal(self, round_: int, opening: bytes) -> Journal:
+        """Begin the journal of a round with its encoded task. Raises StoreError."""
+        return Journal.create(self._journal_path(round_), opening)
+
+    def journals(self) -> list[tuple[Journal, list[tuple[Piece, Spot]]]]:
+        """Open every journal that holds anything, with its content. Raises StoreError."""
+        found = (Journal.resume(self._journal_path(slot)) for slot in (0, 1))
+        return [journal for journal in found if journal is not None]
+
+    def _journal_path(self, round_: int) -> Path:
+        return self.folder / f"round-{_SLOTS[round_ % 2]}.journal"
+
+
+def ledger_of(state: State) -> Ledger:
+    """Return a ledger that remembers the checkpoint's verdicts."""
+    return Ledger(state.verdicts)
+
+
+# --- to arrays and back -----------------------------------------------------------------------------------------------
+
+
+def _arrays(state: State, weights: Weights) -> dict[str, Any]:
+    frames = [[_row(frame), body] for frame, body in weights.frames]
+    replica = {} if weights.replica is weights.vector else {"replica": weights.replica}
+    return {
+        "state": _as_array(msgpack.packb([_FORMAT, _plain(state)])),
+        "frames": _as_array(msgpack.packb(frames)),
+        "version": np.asarray(weights.version),
+        "vector": weights.vector,
+        **replica,
+        **{f"{_MEMORY}{name}": array for name, array in weights.memory.items()},
+    }
+
+
+def _read(path: Path) -> tuple[State, Weights] | None:
+    """Return what the file holds; None where it was cut short or damaged. Raises StoreError where it cannot be read."""
+    with disk("read", path):
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            form, plain = msgpack.unpackb(arrays["state"].tobytes(), strict_map_key=False)
+            return (_state(plain), _weights(arrays)) if form == _FORMAT else None
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, msgpack.UnpackException):
+            return None
+
+
+def _weights(arrays: Mapping[str, NDArray[Any]]) -> Weights:
+    memory = {name.removeprefix(_MEMORY): array for name, array in arrays.items() if name.startswith(_MEMORY)}
+    frames = tuple((Frame(*row), body) for row, body in msgpack.unpackb(arrays["frames"].tobytes()))
+    vector = arrays["vector"]
+    return Weights(int(arrays["version"]), vector, arrays.get("replica", vector), memory, frames)
+
+
+def _as_array(content: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(content, dtype=np.uint8)
+
+
+def _row(frame: Frame) -> list[Any]:
+    return [getattr(frame, name) for name in Frame.__slots__]
+
+
+def _plain(state: State) -> dict[str, Any]:
+    verdicts = {
+        round_: {device: [update, int(verdict), reason] for device, (update, verdict, reason) in row.items()}
+        for round_, row in state.verdicts.items()
+    }
+    names = ("run", "seed", "layout", "epoch", "serial")
+    plain = {name: getattr(state, name) for name in names}
+    return {**plain, "progress": asdict(state.progress), "verdicts": verdicts}
+
+
+def _state(plain: dict[str, Any]) -> State:
+    verdicts = {
+        round_: {device: (update, Verdict(verdict), reason) for device, (update, verdict, reason) in row.items()}
+        for round_, row in plain.pop("verdicts").items()
+    }
+    return State(**{**plain, "progress": Progress(**plain["progress"]), "verdicts": verdicts})

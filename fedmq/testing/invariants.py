@@ -1,0 +1,271 @@
+"""What must hold at every step of a simulated world, however bad the weather.
+
+Safety: an update is counted at most once, in the model of its own round, and what devices were told of it is true.
+Progress: nobody waits for something that nobody will do. `fedmq.testing.world` adds what must hold in the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedmq.protocol import participation as pa
+from fedmq.protocol.cohort import in_cohort
+from fedmq.protocol.coordination import Born, Died
+from fedmq.protocol.coordinator import CENSUS_S, Coordinator
+from fedmq.protocol.coordinator import Phase as Round
+from fedmq.protocol.ledger import REMEMBERED_ROUNDS
+from fedmq.protocol.messages import TaskKind, Verdict
+from fedmq.protocol.participant import LONGEST_PAUSE_S
+from fedmq.protocol.participant import Phase as Work
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fedmq.protocol import coordination as co
+    from fedmq.protocol.messages import Receipt, Report, Task
+    from fedmq.testing.world import World
+    from fedmq.testing.world_aggregator import AggregatorShell
+    from fedmq.testing.world_broker import SimulatedUpdate
+    from fedmq.testing.world_device import DeviceShell
+
+MOST_STORED = 2
+"""Updates in a device's outbox: one, and another for as long as an older run's task is taken for the newest."""
+SLACK_S = 1.0
+
+
+class Violation(AssertionError):
+    """Something that must hold does not; the message says what, and how to see it again."""
+
+
+def demand(holds: bool, sentence: str) -> None:  # noqa: FBT001 - reads as an assertion
+    """Raise Violation unless it holds."""
+    if not holds:
+        raise Violation(sentence)
+
+
+class Invariants:
+    """The exact account of one world, kept beside the machines and by other means."""
+
+    def __init__(self, world: World) -> None:
+        """Begin with nothing seen."""
+        self.world = world
+        self.tasks: dict[tuple[bytes, int], Task] = {}
+        self.models: dict[tuple[bytes, int], frozenset[bytes]] = {}
+        self.reports: list[Report] = []
+        self.told = 0
+        self._cohorts: dict[tuple[bytes, int], frozenset[str]] = {}
+        self._counted: dict[bytes, int] = {}
+        self._accepted: dict[bytes, SimulatedUpdate | None] = {}
+        self._accepted_of: dict[tuple[bytes, int], set[bytes]] = {}
+        self._refused: dict[bytes, Verdict] = {}
+        self._abandoned: set[tuple[bytes, int]] = set()
+        self._stepped: dict[tuple[bytes, int], frozenset[bytes]] = {}
+        self._newest: dict[bytes, tuple[int, int]] = {}
+        self._versions: dict[bytes, int] = {}
+        self._present: dict[str, int] = {}
+        self._life: AggregatorShell | None = None
+        self.deadline = float("inf")
+
+    # --- rounds and models --------------------------------------------------------------------------------------------
+
+    def announced(self, task: Task, *, begin: bool) -> None:
+        """Check a task on its way out: numbers grow, and none is used twice."""
+        key = (task.run, task.round)
+        demand(not begin or key not in self.tasks, f"round {task.round} was begun twice")
+        known = self.tasks.setdefault(key, task)
+        demand(known == task, f"round {task.round} was announced with another content")
+        newest = self._newest.get(task.run, (0, 0))
+        demand((task.round, task.model) >= newest, f"round {task.round} came after round {newest[0]}")
+        demand(task.model >= newest[1], f"model {task.model} came after model {newest[1]}")
+        self._newest[task.run] = (task.round, task.model)
+        names = self.world.devices
+        self._cohorts[key] = frozenset(name for name in names if in_cohort(name, task.salt, task.fraction))
+
+    def absorbed(self, update: SimulatedUpdate, fold: Mapping[str, SimulatedUpdate]) -> None:
+        """Check an update on its way into the fold."""
+        demand(update.device not in fold, f"{update.device} is in the fold of round {update.round} twice")
+
+    def stepped(
+        self, run: bytes, effect: co.Finish, fold: Mapping[str, SimulatedUpdate], accepted: int
+    ) -> None:
+        """Check a model at the moment in which it becomes durable."""
+        task = self.tasks[run, effect.round]
+        updates = frozenset(update.id for update in fold.values())
+        demand(effect.version == self._versions.get(run, 1) + 1, f"version {effect.version} does not follow on")
+        demand((run, effect.round) not in self._stepped, f"round {effect.round} moved the model twice")
+        demand((run, effect.round) not in self._abandoned, f"round {effect.round} was abandoned, and moved the model")
+        demand(len(fold) >= self.world.setting.policy.quorum, f"model {effect.version} is below the quorum")
+        demand(len(fold) == accepted, f"{len(fold)} updates are in the fold, {accepted} in the account")
+        for update in fold.values():
+            self._check_counted(update, task, effect.version)
+        lost = self._accepted_of.get((run, effect.round), set()) - updates
+        demand(not lost, f"accepted updates are not in model {effect.version}: {sorted(lost)}")
+        self._versions[run] = effect.version
+        self.models[run, effect.version] = self._stepped[run, effect.round] = updates
+
+    def _check_counted(self, update: SimulatedUpdate, task: Task, version: int) -> None:
+        about = f"update {update.id.decode()} in model {version}"
+        demand(update.id not in self._counted, f"{about} was counted before")
+        demand((update.run, update.round) == (task.run, task.round), f"{about} is of round {update.round}")
+        demand(update.base == (task.run, task.model), f"{about} started from {update.base}")
+        demand(not update.bad, f"{about} does not decode")
+        demand(update.device in self._cohorts[task.run, task.round], f"{about} is of a device outside the cohort")
+        demand(update.id not in self._refused, f"{about} had been told {self._refused.get(update.id)!r}")
+        self._counted[update.id] = version
+
+    def reported(self, report: Report) -> None:
+        """Check a report against what really happened."""
+        key = (report.run, report.round)
+        parts = report.accepted + report.duplicate + report.late + report.rejected
+        demand(report.received == parts, f"received is {report.received}, its parts are {parts}")
+        if report.outcome == "stepped":
+            demand(report.accepted == len(self._stepped[key]), f"report of round {report.round}: wrong count")
+        else:
+            demand(key not in self._stepped, f"round {report.round} moved the model, and was reported as abandoned")
+            self._abandoned.add(key)
+        self.reports.append(report)
+
+    # --- receipts -----------------------------------------------------------------------------------------------------
+
+    def receipt(self, machine: Coordinator, device: str, receipt: Receipt) -> None:
+        """Check what a device is told."""
+        self.told += 1
+        update, key = receipt.update, (receipt.run, receipt.round)
+        demand(update.startswith(device.encode()), f"{device} was sent the receipt of {update.decode()}")
+        if receipt.verdict is Verdict.ACCEPTED:
+            demand(update not in self._refused, f"{update.decode()} was refused, now it is accepted")
+            model = self._stepped.get(key)
+            demand(model is None or update in model, f"{update.decode()} was accepted after its model was made")
+            self._accepted_of.setdefault(key, set()).add(update)
+        elif receipt.run != machine.terms.run:
+            return  # after its disk was lost, an aggregator knows nothing of earlier runs
+        elif receipt.verdict.settled:
+            forgotten = receipt.round <= machine.progress.round - REMEMBERED_ROUNDS
+            excused = receipt.verdict is Verdict.LATE and (forgotten or key not in self._stepped)
+            counted = update in self._counted or update in self._accepted_of.get(key, ())
+            demand(not counted or excused, f"{update.decode()} is counted, now it is told {receipt.verdict.name}")
+            self._refused[update] = receipt.verdict
+
+    # --- the aggregator's progress ------------------------------------------------------------------------------------
+
+    def coordinator(self, shell: AggregatorShell, event: co.CoordinatorEvent) -> None:
+        """Check that the round still moves, after each event."""
+        if shell is not self._life:
+            self._life, self._present = shell, {}
+        self._note_presence(shell, event)
+        machine, policy = shell.machine, self.world.setting.policy
+        self.deadline = float("inf")
+        if machine.phase is Round.OPEN:
+            self._check_open(shell)
+        elif machine.phase is Round.WAITING:
+            there = len(self._present)
+            demand(there < policy.min_devices, f"{there} devices are there, and no round opens")
+        elif machine.phase is Round.DRAINING:
+            demand(shell.absorbing > 0, "the round drains, and nothing is with the rule")
+        elif machine.phase is Round.STEPPING:
+            demand(bool(shell.deeds), "the model is to be moved, and nobody does it")
+            demand(shell.absorbing == 0, "the model is to be moved, and updates are with the rule")
+
+    def _note_presence(self, shell: AggregatorShell, event: co.CoordinatorEvent) -> None:
+        if isinstance(event, Born):
+            self._present[event.device] = event.session
+        elif isinstance(event, Died) and self._present.get(event.device) == event.session:
+            del self._present[event.device]
+
+    def _check_open(self, shell: AggregatorShell) -> None:
+        machine, policy, now = shell.machine, self.world.setting.policy, self.world.now
+        task = machine.task
+        assert task is not None
+        opened = machine.opened
+        end = opened + policy.hard_deadline_s
+        demand(shell.wake is not None and shell.wake <= end, "the round is open, and nobody will look at the clock")
+        if machine.ledger.accepted < policy.quorum:
+            self.deadline = end + SLACK_S
+            return
+        self.deadline = opened + policy.soft_deadline_s + SLACK_S
+        census = shell.started + min(CENSUS_S, policy.soft_deadline_s) if shell.resumed else 0.0
+        if now < census:
+            return
+        cohort = self._cohort(task)
+        ledger = machine.ledger
+        waited_for = any(device in cohort and not ledger.settled(device) for device in self._present)
+        demand(waited_for or bool(ledger.unsettled()), "a quorum is in, nobody is left to wait for, and the round is open")
+
+    def _cohort(self, task: Task) -> frozenset[str]:
+        key = (task.run, task.round)
+        if key not in self._cohorts:
+            chosen = (name for name in self.world.devices if in_cohort(name, task.salt, task.fraction))
+            self._cohorts[key] = frozenset(chosen)
+        return self._cohorts[key]
+
+    def tick(self) -> None:
+        """Check, between any two steps, that no round is open past its deadline."""
+        if self.world.now > self.deadline and self.world.aggregator.alive:
+            raise Violation(f"the round is open {SLACK_S} s past its deadline")
+
+    # --- devices ------------------------------------------------------------------------------------------------------
+
+    def training(self, shell: DeviceShell, task: Task) -> None:
+        """Check a device that begins to train."""
+        demand(self.tasks.get((task.run, task.round)) == task, f"{shell.name} trains for a task that never was")
+        demand(shell.replica == (task.run, task.model), f"{shell.name} trains from {shell.replica}, not {task.model}")
+        demand(shell.name in self._cohorts[task.run, task.round], f"{shell.name} trains outside its cohort")
+
+    def sending(self, update: SimulatedUpdate) -> None:
+        """Check a device that sends."""
+        invited = update.device in self._cohorts[update.run, update.round]
+        demand(invited, f"{update.device} sends for round {update.round}, which did not ask it")
+
+    def fetched(self, shell: DeviceShell, effect: pa.Fetch, run: bytes) -> None:
+        """Check that the frames which were fetched lead from what the device holds to what it wants."""
+        at = 0 if effect.fresh or shell.replica is None else shell.replica[1]
+        demand(effect.fresh or shell.replica is None or shell.replica[0] == run, "frames for another run's replica")
+        for frame in effect.frames:
+            demand(frame.base in (0, at), f"frame {frame.version} builds on {frame.base}, the replica is {at}")
+            at = frame.version
+        demand(at == effect.version, f"the frames lead to {at}, not to {effect.version}")
+
+    def participant(
+        self, shell: DeviceShell, event: pa.ParticipantEvent, effects: Sequence[pa.ParticipantEffect]
+    ) -> None:
+        """Check that nothing is forgotten, and that nobody sleeps for ever, after each event."""
+        machine, name = shell.machine, shell.name
+        demand(len(machine.outbox) <= MOST_STORED, f"{name} has {len(machine.outbox)} updates in its outbox")
+        kept = machine.outbox.keys() <= shell.disk.outbox.keys()
+        demand(kept, f"{name} has forgotten an update on disk that the machine still wants to send")
+        if isinstance(event, pa.Receipted) and event.receipt.verdict.settled:
+            demand(event.receipt.update not in machine.outbox, f"{name} keeps an update that has its receipt")
+        demand(shell.fetching or machine.phase is not Work.FETCHING, f"{name} waits for a fetch that nobody makes")
+        demand(shell.training or machine.phase is not Work.TRAINING, f"{name} waits for a training that nobody does")
+        for effect in effects:
+            if isinstance(effect, pa.Forget) and effect.verdict is None:
+                self._check_over(shell, effect)
+        if not machine.connected:
+            return
+        if isinstance(event, pa.Connected):
+            sent = {effect.update for effect in effects if isinstance(effect, pa.Send)}
+            demand(machine.outbox.keys() <= sent, f"{name} is back, and does not send what is in its outbox")
+        if machine.outbox:
+            self._check_awake(shell, "an update without a receipt")
+        if self._wants_a_model(shell):
+            self._check_awake(shell, "a model to fetch")
+
+    def _check_over(self, shell: DeviceShell, effect: pa.Forget) -> None:
+        """Check that an update is given up without a receipt only where none will come."""
+        task, run = shell.machine.task, shell.written[effect.update]
+        over = task is not None and (task.run != run or effect.round < task.oldest)
+        demand(over, f"{shell.name} gives up {effect.update.decode()}, which may not have arrived")
+
+    def _check_awake(self, shell: DeviceShell, what: str) -> None:
+        soon = self.world.now + LONGEST_PAUSE_S
+        demand(shell.wake is not None and shell.wake <= soon, f"{shell.name} has {what}, and sleeps")
+
+    def _wants_a_model(self, shell: DeviceShell) -> bool:
+        machine = shell.machine
+        task, manifest = machine.task, machine.manifest
+        if machine.phase is not Work.IDLE or task is None or manifest is None or task.kind is TaskKind.STOP:
+            return False
+        if (manifest.run, manifest.version) != (task.run, task.model) or shell.name not in self._cohort(task):
+            return False
+        answered = (task.run, task.round) in shell.answered
+        return not answered and shell.replica != (task.run, task.model)

@@ -1,0 +1,1 @@
+"""MQTT links: one `Transport` interface, an in-process broker, and aiomqtt for real ones."""

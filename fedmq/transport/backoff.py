@@ -1,0 +1,41 @@
+"""How long to wait before connecting again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedmq.errors import MisuseError
+
+if TYPE_CHECKING:
+    from random import Random
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential back-off with full jitter: uniform(0, min(`cap_s`, `base_s` * 2**attempt)).
+
+    Full jitter spreads a crowd that lost its broker at one moment evenly over the whole window, so `base_s` is also
+    how a fleet is kept from stampeding: n devices come back at n / `base_s` connections a second at first. A
+    connection that lasted `steady_s` seconds starts the count anew. Where the broker *refused* us (wrong password, …),
+    trying often helps nobody: then the wait is uniform(cap_s / 2, cap_s).
+
+    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+
+    base_s: float = 1.0
+    cap_s: float = 60.0
+    steady_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.base_s <= self.cap_s or self.steady_s < 0.0:
+            raise MisuseError(f"{self} does not hold: 0 < base_s <= cap_s, and steady_s at least 0")
+
+    def delay(self, attempt: int, random: Random) -> float:
+        """Return the seconds to wait after failure number `attempt`, counted from 0."""
+        # Doubling stops to matter long before 2**60 overflows a float.
+        return random.uniform(0.0, min(self.cap_s, self.base_s * 2.0 ** min(attempt, 60)))
+
+    def refused(self, random: Random) -> float:
+        """Return the seconds to wait after the broker said no."""
+        return random.uniform(self.cap_s / 2.0, self.cap_s)

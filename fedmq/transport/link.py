@@ -1,0 +1,296 @@
+"""One network connection on aiomqtt and paho: the only module that reaches into their private parts.
+
+aiomqtt brings paho into the event loop; that, connecting and disconnecting is what is used of it. Its `publish` ignores
+the broker's verdict and notices a cut link only after its timeout; its `messages` costs a task a message and
+acknowledges what nobody has looked at. Private names in use, each with its reason, checked against aiomqtt 2.5.1 with
+paho-mqtt 2.1.0 and 2.2.0 (`tests/unit/transport/test_link.py` fails when one of them goes away):
+
+=========================== =========================================================================================
+``aiomqtt.Client._client``  paho's client, whose public callbacks and `publish` are used directly
+``….Client._disconnected``  where aiomqtt puts an error met while reading, and nowhere else
+``paho Client._sock``       replaced by `ReadAhead`
+``paho …._packet_read``     replaced by `Link._read_packet`: paho's own makes a system call for each of a packet's first
+                            bytes, copies a payload five times, and builds a table of all MQTT 5 properties for each
+                            message: several times what receiving need cost
+``paho …._in_packet``       where `_packet_handle` finds the packet
+``paho …._packet_handle``   handles packets other than PUBLISH
+``paho …._sock_close``      closes the socket and takes it out of the event loop
+``paho …._packet_queue``    sends many PUBACKs as one piece
+=========================== =========================================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+import aiomqtt
+from paho.mqtt.enums import MessageType, MQTTErrorCode
+
+from fedmq.errors import BrokerRefused, ConnectionLost
+from fedmq.transport.packets import FAILURE, decode_publish, explain
+from fedmq.transport.readahead import Packet, ReadAhead
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import paho.mqtt.client as paho
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from fedmq.transport.interface import Message
+
+_log = logging.getLogger(__name__)
+
+FromPaho: TypeAlias = Any
+"""An argument of one of paho's callbacks, which it declares for its two callback interfaces at once."""
+
+_CLOSE_S: Final = 3.0
+"""Seconds that an orderly disconnect may take before the socket is simply closed."""
+
+_PUBACK: Final = b"\x40\x02"
+
+
+class Granted(NamedTuple):
+    """The broker's answer to CONNECT."""
+
+    session_present: bool
+    properties: Properties | None
+
+
+class HungUp(ConnectionLost):
+    """The broker closed the connection without answering CONNECT: it may not know this version of MQTT."""
+
+
+class Link:
+    """One network connection, from CONNECT to its end.
+
+    `inbox` holds what has arrived, as pairs of packet identifier (0 where nothing is to be acknowledged) and message;
+    `wake` is called, with the link, when something arrived or the link broke. `unordered` bounds how many messages
+    that need no acknowledgement may wait; what comes above is dropped, as QoS 0 allows. `largest` bounds an incoming
+    packet, in bytes.
+    """
+
+    def __init__(self, client: aiomqtt.Client, address: str, *, unordered: int, largest: int) -> None:
+        self.inbox: list[tuple[int, Message]] = []
+        self.broken: str | None = None
+        self.granted = Granted(session_present=False, properties=None)
+        self._address = address
+        self._unordered = unordered
+        self._largest = largest
+        self._loop = asyncio.get_running_loop()
+        self._client = client
+        self._paho: paho.Client = client._client  # noqa: SLF001
+        self._socket: ReadAhead | None = None
+        self._unwanted = False
+        self._refusal: BrokerRefused | None = None
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._arrival: asyncio.Future[None] | None = None
+        self._replies: dict[int, asyncio.Future[Sequence[ReasonCode] | None]] = {}
+        self._take_over()
+
+    def _take_over(self) -> None:
+        client: Any = self._paho  # paho declares its callbacks for both of its callback interfaces at once
+        client.disable_logger()  # it formats a line for each packet; what matters comes back as errors
+        client.manual_ack_set(on=True)
+        client.max_inflight_messages_set(0)  # `MqttConnection` keeps to the broker's limit
+        self._their_open, client.on_socket_open = client.on_socket_open, self._on_open
+        self._their_connect, client.on_connect = client.on_connect, self._on_connect
+        self._their_disconnect, client.on_disconnect = client.on_disconnect, self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_subscribe = client.on_unsubscribe = self._on_reply
+        vars(client)["_packet_read"] = self._read_packet
+        self._watch()
+
+    def _watch(self) -> None:
+        self._client._disconnected.add_done_callback(self._on_aiomqtt_end)  # noqa: SLF001
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Opening and closing
+
+    async def open(self) -> None:
+        """Connect. Raises ConnectionLost or BrokerRefused; cancelling it leaves no connection behind."""
+        entering: asyncio.Future[Any] = asyncio.ensure_future(self._client.__aenter__())
+        try:
+            await asyncio.wait((entering, self._ended), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._give_up(entering)
+            raise
+        if self._refusal is not None:
+            self._give_up(entering)
+            raise self._refusal
+        if not entering.done():
+            self._give_up(entering)
+            raise HungUp(f"{self._address} closed the connection before it was set up")
+        self._settle(entering)
+
+    def _settle(self, entering: asyncio.Future[Any]) -> None:
+        error = entering.exception()
+        if error is not None:
+            self.abandon("it could not be opened")
+            raise ConnectionLost(f"cannot connect to {self._address}: {error}") from error
+        self._watch()  # aiomqtt may have begun a new future
+
+    def _give_up(self, entering: asyncio.Future[Any]) -> None:
+        # A thread may be connecting: it must not be left to send CONNECT later and take over the session of a newer
+        # connection. It gives up by itself in `_on_open`; past that point the socket is shut and the rest follows.
+        self._unwanted = True
+        if self._socket is not None:
+            self._socket.shut()
+        entering.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._ended.add_done_callback(lambda _: entering.cancel())
+
+    async def close(self) -> None:
+        """Disconnect in good order; never raises."""
+        if self.broken is not None:
+            return
+        self._break("it was closed")
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._client.__aexit__(None, None, None)
+        except (aiomqtt.MqttError, OSError) as error:
+            _log.debug("closing the link to %s: %s", self._address, str(error) or "no answer")
+        finally:
+            self._paho._sock_close()  # noqa: SLF001
+
+    def abandon(self, why: str) -> None:
+        """Close the socket without a word, for a link that is broken or makes no progress."""
+        self._paho._sock_close()  # noqa: SLF001
+        self._break(why)
+
+    def lost(self) -> ConnectionLost:
+        """Return a new error that tells why the link is broken."""
+        return ConnectionLost(f"the link to {self._address} is gone: {self.broken}")
+
+    def _break(self, why: str) -> None:
+        if self.broken is not None:
+            return
+        self.broken = why
+        self._ended.set_result(None)
+        for reply in self._replies.values():
+            reply.set_result(None)
+        self._replies.clear()
+        self._wake()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Requests
+
+    @property
+    def client(self) -> paho.Client:
+        """Return paho's client, for what it does well: making packets."""
+        return self._paho
+
+    def reply(self, mid: int | None, code: int) -> asyncio.Future[Sequence[ReasonCode] | None]:
+        """Return a future for the acknowledgement of packet `mid`; None comes of it when the link breaks first."""
+        if self.broken is not None or mid is None or code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise (
+                self.lost()
+                if self.broken
+                else ConnectionLost(f"cannot send to {self._address}: not connected")
+            )
+        future: asyncio.Future[Sequence[ReasonCode] | None] = self._loop.create_future()
+        self._replies[mid] = future
+        return future
+
+    def acknowledge(self, identifiers: Iterable[int]) -> None:
+        """Send PUBACKs, in order, in one piece."""
+        packets = b"".join(
+            _PUBACK + identifier.to_bytes(2, "big") for identifier in identifiers if identifier
+        )
+        if packets and self.broken is None:
+            self._paho._packet_queue(MessageType.PUBACK, packets, 0, 1)  # noqa: SLF001
+
+    async def arrival(self) -> None:
+        """Wait until there is something in `inbox`, or the link breaks."""
+        self._arrival = self._loop.create_future()
+        try:
+            await self._arrival
+        finally:
+            self._arrival = None
+
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Callbacks; paho runs `_on_open` in the connecting thread, the others in the event loop
+
+    def _on_open(self, *opened: FromPaho) -> None:
+        client, userdata, sock = opened
+        if self._unwanted:
+            sock.close()
+            raise ConnectionAbortedError("nobody waits for this connection any more")
+        self._socket = ReadAhead(sock, largest=self._largest)
+        client._sock = self._socket  # noqa: SLF001
+        self._their_open(client, userdata, self._socket)
+
+    def _on_connect(self, *answer: FromPaho) -> None:
+        _, _, flags, reason, properties = answer
+        self.granted = Granted(flags.session_present, properties)
+        if reason.value >= FAILURE:
+            sentence = f"{self._address} refused the connection: {explain(reason.value)}"
+            self._refusal = BrokerRefused(sentence, code=reason.value)
+            self._break("the broker refused it")
+        else:
+            self._their_connect(*answer)
+
+    def _on_disconnect(self, *farewell: FromPaho) -> None:
+        self._their_disconnect(*farewell)
+        _, _, flags, reason, _ = farewell
+        told = flags.is_disconnect_packet_from_server
+        self._break(explain(reason.value) if told else "the connection was cut")
+
+    def _on_aiomqtt_end(self, ended: asyncio.Future[None]) -> None:
+        error = None if ended.cancelled() else ended.exception()
+        if self.broken is None:
+            self.abandon(f"the connection was cut ({error})")
+
+    def _on_publish(self, *answer: FromPaho) -> None:
+        _, _, mid, reason, _ = answer
+        self._settle_reply(mid, [reason])
+
+    def _on_reply(self, *answer: FromPaho) -> None:
+        _, _, mid, reasons, _ = answer
+        self._settle_reply(mid, reasons)
+
+    def _settle_reply(self, mid: int, reasons: Sequence[ReasonCode]) -> None:
+        reply = self._replies.pop(mid, None)
+        if reply is not None:
+            reply.set_result(reasons)
+
+    def _read_packet(self) -> MQTTErrorCode:
+        """Read and handle one packet; stands in for `paho.Client._packet_read`."""
+        try:
+            found = self._socket.packet() if self._socket is not None else None
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return MQTTErrorCode.MQTT_ERR_AGAIN
+        except OSError:
+            return MQTTErrorCode.MQTT_ERR_CONN_LOST
+        except ValueError as error:
+            _log.warning("%s sent what cannot be read: %s", self._address, error)
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        if found is None:
+            return MQTTErrorCode.MQTT_ERR_AGAIN
+        try:
+            return self._handle(found)
+        except Exception as error:  # noqa: BLE001 - paho raises all sorts over a packet that makes no sense
+            _log.warning("%s sent what cannot be read: %s", self._address, error)
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+
+    def _handle(self, packet: Packet) -> MQTTErrorCode:
+        if packet.command & 0xF0 == MessageType.PUBLISH:
+            self._take(*decode_publish(packet.command, packet.body, self._paho.protocol))
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        slot = self._paho._in_packet  # noqa: SLF001
+        slot["command"], slot["packet"] = packet.command, bytearray(packet.body)
+        slot["remaining_length"] = len(packet.body)
+        return self._paho._packet_handle()  # noqa: SLF001
+
+    def _take(self, identifier: int, message: Message) -> None:
+        if identifier or len(self.inbox) < self._unordered:
+            self.inbox.append((identifier, message))
+            self._wake()
+        else:
+            _log.warning("dropped a QoS 0 message on %r: they come faster than they are read", message.topic)

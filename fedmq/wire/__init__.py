@@ -1,0 +1,1 @@
+"""Messages to bytes and back, topics, chunks: the specification's half that MQTT sees."""

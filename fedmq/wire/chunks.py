@@ -1,0 +1,153 @@
+"""Long bodies in pieces: cut by the broker's packet limit, put together again within bounds."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from fedmq.errors import MessageError, MisuseError
+from fedmq.protocol.messages import Chunk
+from fedmq.wire import limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fedmq.protocol.messages import Frame
+
+Claims: TypeAlias = tuple[bytes, bytes, int, int, bytes]
+"""What every chunk of one body says alike: run, stem, count, total and digest."""
+
+OVERHEAD_BYTES: Final = 512
+"""Room left in a packet for topic, MQTT header, properties and the chunk's own fields."""
+
+
+def chunk_room(packet_bytes: int, wanted: int = limits.CHUNK_BYTES) -> int:
+    """Return how many bytes of a body fit into one packet, at most `wanted` (1 or more).
+
+    Raises MisuseError for a packet limit below what the protocol needs.
+    """
+    if packet_bytes < limits.LEAST_PACKET_BYTES:
+        raise MisuseError(
+            f"the broker takes packets of {packet_bytes} bytes at most, fedmq needs {limits.LEAST_PACKET_BYTES}: raise "
+            "its maximum packet size"
+        )
+    return min(wanted, min(packet_bytes, limits.PACKET_BYTES) - OVERHEAD_BYTES)
+
+
+def cut(body: bytes, run: bytes, stem: bytes, room: int) -> Iterator[Chunk]:
+    """Return the chunks of `body` one after the other, each with at most `room` bytes of it.
+
+    Raises MisuseError when that would take more chunks, or a longer body, than the protocol allows.
+    """
+    count = -(-len(body) // room) if room > 0 else 0
+    if not 1 <= count <= limits.CHUNKS or len(body) > limits.BODY_BYTES:
+        raise MisuseError(f"a body of {len(body)} bytes cannot be cut into chunks of {room}")
+    digest = hashlib.sha256(body).digest()
+    return (
+        Chunk(run, stem, index, count, len(body), digest, body[index * room : (index + 1) * room])
+        for index in range(count)
+    )
+
+
+@dataclass(slots=True)
+class Assembly:
+    """Which chunks of one body have come; the bytes themselves may lie elsewhere (a journal).
+
+    All chunks must agree on run, stem, count, total and digest with the first one, in any order, with any repeats.
+    """
+
+    run: bytes
+    stem: bytes
+    count: int
+    total: int
+    digest: bytes
+    _have: set[int] = field(default_factory=set)
+    _bytes: int = 0
+
+    @classmethod
+    def begin(cls, chunk: Chunk, most: int) -> Assembly:
+        """Start with the first chunk that came (not taken in yet); `most` bounds the whole body in bytes.
+
+        Raises MessageError where the chunk's claims break that bound or each other.
+        """
+        if not 1 <= chunk.total <= most:
+            raise MessageError(f"a body of {chunk.total} bytes is announced; at most {most} are taken")
+        if not 1 <= chunk.count <= chunk.total:
+            raise MessageError(f"{chunk.count} chunks are announced for {chunk.total} bytes")
+        return cls(chunk.run, chunk.stem, chunk.count, chunk.total, chunk.digest)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk has come."""
+        return len(self._have) == self.count
+
+    def owns(self, chunk: Chunk) -> bool:
+        """Say whether the chunk claims to be of this body."""
+        return _claims(chunk) == (self.run, self.stem, self.count, self.total, self.digest)
+
+    def missing(self) -> list[int]:
+        """Return the indexes that have not come."""
+        return [index for index in range(self.count) if index not in self._have]
+
+    def take(self, chunk: Chunk) -> bool:
+        """Note the chunk; False when it had come before. Raises MessageError when it does not belong here."""
+        if not self.owns(chunk):
+            raise MessageError("a chunk of another body came under this one's name")
+        if not 0 <= chunk.index < self.count:
+            raise MessageError(f"chunk {chunk.index} of {self.count}, counted from 0")
+        if chunk.index in self._have:
+            return False
+        if self._bytes + len(chunk.data) > self.total:
+            raise MessageError(f"the chunks hold more than the announced {self.total} bytes")
+        self._have.add(chunk.index)
+        self._bytes += len(chunk.data)
+        return True
+
+
+def check_body(body: bytes, total: int, digest: bytes) -> bytes:
+    """Return `body` if it is what its chunks announced. Raises MessageError otherwise."""
+    if len(body) != total or hashlib.sha256(body).digest() != digest:
+        raise MessageError(f"the chunks do not add up: {len(body)} bytes of {total}, or another digest")
+    return body
+
+
+class Collector:
+    """Puts one body together in memory: the device's way to a model frame.
+
+    It holds at most the announced bytes. A retained chunk may be left over from an earlier run, or from a time when the
+    same frame was cut into other chunks; made with `of`, the collector passes over those.
+    """
+
+    def __init__(self, most: int, claims: Claims | None = None) -> None:
+        """Take the body whose chunk comes first, at most `most` bytes; with `claims`, only the body they name."""
+        self._most, self._wanted = most, claims
+        self._assembly: Assembly | None = None
+        self._pieces: dict[int, bytes] = {}
+
+    @classmethod
+    def of(cls, frame: Frame, run: bytes) -> Collector:
+        """Take the body of this model frame and pass over everything else."""
+        return cls(frame.nbytes, (run, b"", frame.chunks, frame.nbytes, frame.digest))
+
+    def take(self, chunk: Chunk) -> bytes | None:
+        """Take one chunk; return the whole body once it is complete, and be empty again.
+
+        Raises MessageError for a chunk that contradicts the others, and when all together are not the announced body.
+        """
+        if self._wanted is not None and _claims(chunk) != self._wanted:
+            return None
+        if self._assembly is None:
+            self._assembly = Assembly.begin(chunk, self._most)
+        if self._assembly.take(chunk):
+            self._pieces[chunk.index] = chunk.data
+        return self._whole(self._assembly) if self._assembly.complete else None
+
+    def _whole(self, assembly: Assembly) -> bytes:
+        body = b"".join(self._pieces[index] for index in range(assembly.count))
+        self._assembly, self._pieces = None, {}
+        return check_body(body, assembly.total, assembly.digest)
+
+
+def _claims(chunk: Chunk) -> Claims:
+    return chunk.run, chunk.stem, chunk.count, chunk.total, chunk.digest

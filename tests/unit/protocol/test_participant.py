@@ -1,0 +1,366 @@
+"""What the participant does, event by event, on the bare object."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedmq.errors import MisuseError
+from fedmq.protocol import participant
+from fedmq.protocol import participation as pa
+from fedmq.protocol.cohort import in_cohort
+from fedmq.protocol.messages import Verdict
+from fedmq.protocol.participant import FETCH_PAUSE_S, LONGEST_PAUSE_S, RECEIPT_PAUSE_S, Phase
+from tests.unit.protocol.stage import OTHER_LAYOUT, RUN, Desk, manifest, receipt, stop_task, task
+
+RUN_TWO = b"run-two."
+
+# --- from the task to training ----------------------------------------------------------------------------------------
+
+
+def test_task_and_manifest_lead_to_a_fetch_in_either_order() -> None:
+    for news in ([pa.Tasked(task()), pa.Published(manifest())], [pa.Published(manifest()), pa.Tasked(task())]):
+        desk = Desk()
+        desk.tell(pa.Connected(), *news)
+        assert desk.one(pa.Fetch) == pa.Fetch(1, manifest().frames, fresh=True)
+
+
+def test_the_fetched_model_is_trained_from() -> None:
+    desk = Desk().training()
+    assert desk.one(pa.Train) == pa.Train(task())
+    assert desk.machine.phase is Phase.TRAINING
+
+
+def test_a_model_that_is_held_is_not_fetched_again_even_without_a_link() -> None:
+    desk = Desk(held=(RUN, 1))
+    desk.tell(pa.Tasked(task()))
+    assert desk.one(pa.Train)
+
+
+def test_only_the_frames_after_the_held_version_are_fetched() -> None:
+    desk = Desk(held=(RUN, 3))
+    desk.tell(pa.Connected(), pa.Published(manifest(5, key=2)), pa.Tasked(task(4, 5)))
+    fetch = desk.one(pa.Fetch)
+    assert ([frame.version for frame in fetch.frames], fetch.fresh) == ([4, 5], False)
+
+
+def test_a_device_that_fell_behind_begins_with_the_key_frame() -> None:
+    desk = Desk(held=(RUN, 1))
+    desk.tell(pa.Connected(), pa.Published(manifest(5, key=2)), pa.Tasked(task(4, 5)))
+    fetch = desk.one(pa.Fetch)
+    assert ([frame.version for frame in fetch.frames], fetch.fresh) == ([2, 3, 4, 5], True)
+
+
+@pytest.mark.parametrize("shown", [manifest(2), manifest(1, run=RUN_TWO)])
+def test_only_the_manifest_that_the_task_names_will_do(shown: object) -> None:
+    desk = Desk()
+    desk.tell(pa.Connected(), pa.Published(shown), pa.Tasked(task()))  # type: ignore[arg-type]
+    assert (desk.effects, desk.machine.phase) == ([], Phase.IDLE)
+
+
+def test_a_round_is_answered_once() -> None:
+    desk = Desk().stored()
+    desk.tell(receipt(b"u1"), pa.Tasked(task()), pa.Connected(), pa.Elapsed())
+    assert not desk.seen(pa.Train)
+
+
+def test_a_round_that_does_not_ask_this_device_is_not_answered() -> None:
+    salt = next(bytes([n]) for n in range(256) if not in_cohort("ada", bytes([n]), 0.5))
+    desk = Desk(held=(RUN, 1))
+    desk.tell(pa.Connected(), pa.Published(manifest()), pa.Tasked(task(salt=salt, fraction=0.5)))
+    assert (desk.effects, desk.machine.phase) == ([], Phase.IDLE)
+
+
+def test_another_layout_is_complained_about_once() -> None:
+    desk = Desk()
+    desk.tell(pa.Connected(), pa.Tasked(task(layout=OTHER_LAYOUT)), pa.Tasked(task(2, layout=OTHER_LAYOUT)))
+    complaint = desk.one(pa.Log)
+    assert complaint.serious
+    assert "built for another model" in complaint.sentence
+
+
+def test_an_old_task_or_manifest_is_ignored() -> None:
+    desk = Desk(held=(RUN, 2))
+    desk.tell(pa.Connected(), pa.Tasked(task(2, 2)), pa.Published(manifest(2)))
+    desk.tell(pa.Tasked(task(1, 1)), pa.Published(manifest(1)))
+    assert desk.effects == []
+    assert (desk.machine.task, desk.machine.manifest) == (task(2, 2), manifest(2))
+
+
+# --- fetching ---------------------------------------------------------------------------------------------------------
+
+
+def fetching() -> Desk:
+    desk = Desk()
+    desk.tell(pa.Connected(), pa.Published(manifest()), pa.Tasked(task()))
+    assert desk.machine.phase is Phase.FETCHING
+    return desk
+
+
+def test_a_fetch_that_fails_is_tried_again_later_and_later() -> None:
+    desk = fetching()
+    for pause in (1, 2, 4, 8):
+        desk.tell(pa.FetchFailed(1, "silence"))
+        assert desk.one(pa.Wake).time == desk.now + FETCH_PAUSE_S * pause
+        assert desk.machine.phase is Phase.IDLE
+        desk.tell(pa.Elapsed(), after=FETCH_PAUSE_S * pause - 0.1)
+        assert not desk.seen(pa.Fetch)
+        desk.tell(pa.Elapsed(), after=0.1)
+        assert desk.one(pa.Fetch).fresh
+
+
+def test_the_pause_has_an_end() -> None:
+    desk = fetching()
+    for _ in range(20):
+        desk.tell(pa.FetchFailed(1, "silence"))
+        desk.tell(pa.Elapsed(), after=LONGEST_PAUSE_S)
+        assert desk.one(pa.Fetch)
+
+
+def test_a_newer_model_does_not_wait_for_an_older_ones_pause() -> None:
+    desk = fetching()
+    desk.tell(pa.FetchFailed(1, "silence"))
+    desk.tell(pa.Published(manifest(2)), pa.Tasked(task(2, 2)))
+    assert desk.one(pa.Fetch).version == 2
+
+
+def test_the_same_manifest_again_does_not_shorten_the_pause() -> None:
+    desk = fetching()
+    desk.tell(pa.FetchFailed(1, "silence"))
+    desk.tell(pa.Published(manifest()))
+    assert not desk.seen(pa.Fetch)
+
+
+def test_a_lost_link_ends_the_fetch_and_the_next_begins_another() -> None:
+    desk = fetching()
+    assert desk.tell(pa.Disconnected()) == []
+    assert desk.machine.phase is Phase.IDLE
+    assert desk.tell(pa.Fetched(1), pa.FetchFailed(1, "cut")) == []
+    desk.tell(pa.Connected())
+    assert desk.one(pa.Fetch)
+
+
+def test_a_newer_task_replaces_the_fetch() -> None:
+    desk = fetching()
+    desk.tell(pa.Published(manifest(2)), pa.Tasked(task(2, 2)))
+    assert desk.one(pa.Fetch).version == 2
+    assert desk.tell(pa.Fetched(1)) == []
+    assert desk.machine.phase is Phase.FETCHING
+    desk.tell(pa.Fetched(2))
+    assert desk.one(pa.Train).task == task(2, 2)
+
+
+def test_a_newer_task_whose_manifest_is_not_here_lets_the_fetch_go_on() -> None:
+    desk = fetching()
+    desk.tell(pa.Tasked(task(2, 2)))
+    assert (desk.effects, desk.machine.phase) == ([], Phase.FETCHING)
+    desk.tell(pa.Fetched(1))
+    assert (desk.machine.phase, desk.machine.version) == (Phase.IDLE, 1)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_update_is_sent_and_waits_for_its_receipt() -> None:
+    desk = Desk().stored()
+    assert desk.one(pa.Send) == pa.Send(1, b"u1")
+    assert desk.one(pa.Wake).time == desk.now + RECEIPT_PAUSE_S
+
+
+def test_without_a_link_a_stored_update_waits() -> None:
+    desk = Desk().training()
+    desk.tell(pa.Disconnected())
+    assert desk.tell(pa.Stored(1, b"u1")) == []
+    desk.tell(pa.Connected(), after=99.0)
+    assert desk.one(pa.Send)
+
+
+def test_training_is_not_interrupted_but_its_result_forgotten_when_the_round_is_over() -> None:
+    desk = Desk().training()
+    assert desk.tell(pa.Tasked(task(2))) == []
+    desk.tell(pa.Stored(1, b"u1"))
+    assert desk.one(pa.Forget) == pa.Forget(1, b"u1", None, "its round ended during training")
+    assert desk.one(pa.Train).task == task(2)
+
+
+def test_an_older_round_that_is_still_taken_is_sent() -> None:
+    desk = Desk().training()
+    desk.tell(pa.Tasked(task(2, oldest=1)))
+    desk.tell(pa.Stored(1, b"u1"))
+    assert desk.one(pa.Send)
+    assert desk.one(pa.Train)
+
+
+def test_a_training_that_fails_is_said_and_not_repeated() -> None:
+    desk = Desk().training()
+    desk.tell(pa.TrainingFailed(1, "it diverged"), pa.Tasked(task()))
+    assert desk.one(pa.Log).serious
+    assert desk.machine.phase is Phase.IDLE
+
+
+# --- the outbox -------------------------------------------------------------------------------------------------------
+
+
+def test_an_update_is_sent_again_later_and_later_until_its_receipt() -> None:
+    desk = Desk().stored()
+    for pause in (30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0):
+        desk.tell(pa.Elapsed(), after=pause - 0.1)
+        assert not desk.seen(pa.Send)
+        desk.tell(pa.Elapsed(), after=0.1)
+        assert desk.one(pa.Send)
+    desk.tell(receipt(b"u1"))
+    assert desk.one(pa.Forget) == pa.Forget(1, b"u1", Verdict.ACCEPTED)
+    assert desk.tell(pa.Elapsed(), after=600.0) == []
+
+
+def test_an_update_is_sent_again_when_the_link_is_back() -> None:
+    desk = Desk().stored()
+    desk.tell(pa.Disconnected())
+    assert desk.tell(pa.Elapsed(), after=500.0) == []
+    desk.tell(pa.Connected())
+    assert desk.one(pa.Send)
+
+
+@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict.settled])
+def test_every_settled_verdict_empties_the_outbox(verdict: Verdict) -> None:
+    desk = Desk().stored()
+    desk.tell(receipt(b"u1", verdict, reason="so"))
+    assert desk.one(pa.Forget) == pa.Forget(1, b"u1", verdict, "so")
+    assert desk.machine.outbox == {}
+
+
+def test_retry_sends_the_same_update_after_the_pause_that_was_asked_for() -> None:
+    desk = Desk().stored()
+    desk.tell(receipt(b"u1", Verdict.RETRY, retry_after_s=7.0))
+    assert desk.effects == [pa.Wake(desk.now + 7.0)]
+    desk.tell(pa.Elapsed(), after=7.0)
+    assert desk.one(pa.Send).update == b"u1"
+
+
+@pytest.mark.parametrize("news", [receipt(b"u2"), receipt(b"u1", run=RUN_TWO)])
+def test_a_receipt_for_something_else_changes_nothing(news: pa.Receipted) -> None:
+    desk = Desk().stored()
+    assert desk.tell(news) == []
+    assert list(desk.machine.outbox) == [b"u1"]
+
+
+def test_a_task_that_ends_a_round_empties_the_outbox_of_it() -> None:
+    desk = Desk().stored()
+    desk.tell(pa.Tasked(task(2)))
+    assert desk.one(pa.Forget) == pa.Forget(1, b"u1", None, "its round is over")
+
+
+def test_a_restart_sends_what_is_in_the_outbox_and_does_not_train_again() -> None:
+    desk = Desk(held=(RUN, 1), outbox={b"u1": (RUN, 1)})
+    desk.tell(pa.Connected(), pa.Tasked(task()))
+    assert desk.one(pa.Send)
+    assert not desk.seen(pa.Train)
+
+
+def test_a_device_that_lost_its_outbox_trains_again() -> None:
+    desk = Desk(held=(RUN, 1))
+    desk.tell(pa.Connected(), pa.Tasked(task()))
+    assert desk.one(pa.Train)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_run_starts_afresh() -> None:
+    desk = Desk(held=(RUN, 7), outbox={b"u1": (RUN, 7)})
+    desk.tell(pa.Connected(), pa.Published(manifest(7, run=RUN_TWO)), pa.Tasked(task(1, 7, run=RUN_TWO)))
+    assert desk.one(pa.Forget).update == b"u1"
+    assert desk.one(pa.Fetch).fresh
+    assert desk.machine.run == RUN_TWO
+
+
+def test_an_outbox_of_another_run_does_not_hide_new_rounds() -> None:
+    desk = Desk(held=(RUN_TWO, 1), outbox={b"u1": (RUN, 500)})
+    desk.tell(pa.Tasked(task(3, 1, run=RUN_TWO)))
+    assert desk.one(pa.Train)
+
+
+def test_a_new_runs_manifest_survives_an_old_runs_task() -> None:
+    desk = Desk()
+    desk.tell(pa.Connected(), pa.Published(manifest(1, run=RUN_TWO)), pa.Tasked(task(9, 4)))
+    assert not desk.seen(pa.Fetch)
+    desk.tell(pa.Tasked(task(1, 1, run=RUN_TWO)))
+    assert desk.one(pa.Fetch).version == 1
+
+
+def test_training_for_an_old_run_ends_in_nothing() -> None:
+    desk = Desk().training()
+    desk.tell(pa.Tasked(task(1, 1, run=RUN_TWO)), pa.Stored(1, b"u1"))
+    assert desk.one(pa.Forget).verdict is None
+
+
+def test_an_old_runs_task_in_between_does_not_make_a_device_train_twice() -> None:
+    desk = Desk().training()
+    desk.tell(pa.Tasked(task(9, 9, run=RUN_TWO)), pa.Tasked(task()), pa.Stored(1, b"u1"), pa.Published(manifest()))
+    assert desk.one(pa.Send)
+    assert not desk.seen(pa.Fetch)
+    assert not desk.seen(pa.Train)
+
+
+def test_a_new_run_in_mid_fetch_forgets_the_fetch() -> None:
+    desk = fetching()
+    desk.tell(pa.Tasked(task(1, 1, run=RUN_TWO)))
+    assert desk.machine.phase is Phase.IDLE
+    assert desk.tell(pa.Fetched(1)) == []
+    assert desk.machine.version == 0
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_end_is_told_once_and_empties_the_outbox() -> None:
+    desk = Desk().stored()
+    desk.tell(pa.Tasked(stop_task(model=4)))
+    assert desk.one(pa.Retire) == pa.Retire(4)
+    assert desk.one(pa.Forget)
+    assert desk.tell(pa.Tasked(stop_task(model=4)), pa.Connected(), pa.Elapsed()) == []
+
+
+def test_training_ends_before_the_device_retires() -> None:
+    desk = Desk().training()
+    assert desk.tell(pa.Tasked(stop_task())) == []
+    desk.tell(pa.Stored(1, b"u1"))
+    assert desk.one(pa.Retire)
+    assert desk.one(pa.Forget).verdict is None
+
+
+@pytest.mark.parametrize("ending", [pa.Fetched(1), pa.FetchFailed(1, "why"), pa.Disconnected()])
+def test_a_fetch_that_ends_after_the_end_changes_nothing(ending: pa.ParticipantEvent) -> None:
+    desk = fetching()
+    desk.tell(pa.Tasked(stop_task()))
+    desk.tell(ending)
+    assert desk.machine.phase is Phase.RETIRED
+    assert not desk.seen(pa.Retire)
+
+
+def test_a_retired_device_works_again_when_the_federation_goes_on() -> None:
+    desk = fetching()
+    desk.tell(pa.Tasked(stop_task()), pa.Tasked(task(10)))
+    assert desk.machine.phase is Phase.FETCHING
+    desk.tell(pa.Fetched(1))
+    assert desk.one(pa.Train).task.round == 10
+
+
+# --- misuse -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", [pa.Stored(1, b"u"), pa.TrainingFailed(1, "why")])
+def test_a_result_that_nobody_asked_for_is_a_bug(event: pa.ParticipantEvent) -> None:
+    with pytest.raises(MisuseError, match="nobody is training for"):
+        Desk().tell(event)
+
+
+def test_a_result_of_another_round_is_a_bug() -> None:
+    with pytest.raises(MisuseError, match="round 7"):
+        Desk().training().tell(pa.Stored(7, b"u"))
+
+
+def test_a_change_of_phase_that_is_not_in_the_table_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = {key: targets for key, targets in participant.TRANSITIONS.items() if key != (Phase.FETCHING, pa.Fetched)}
+    monkeypatch.setattr(participant, "TRANSITIONS", fewer)
+    with pytest.raises(MisuseError, match="Fetched led from fetching to training"):
+        Desk().training()

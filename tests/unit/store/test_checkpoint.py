@@ -1,0 +1,119 @@
+"""Checkpoints: the newest whole one counts, whatever happened to the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from fedmq.errors import MisuseError, StoreError
+from fedmq.protocol.coordinator import Progress
+from fedmq.protocol.messages import Frame, Verdict
+from fedmq.store.checkpoint import CheckpointFolder, State, Weights, ledger_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FRAME = Frame(3, 2, "int8 | lzma", 4, 1, b"d" * 32, b"r" * 32)
+
+
+def state(version: int) -> State:
+    verdicts = {7: {"device-1": (b"update-1", Verdict.ACCEPTED, ""), "device-2": (b"update-2", Verdict.REJECTED, "NaN")}}
+    progress = Progress(round=version + 4, version=version, steps=version, best=0.5, stale=1, abandoned=2)
+    return State(b"run-run-", b"s" * 16, b"layout-1", 2, progress, verdicts)
+
+
+def weights(version: int) -> Weights:
+    vector = np.arange(5, dtype=np.float32) * version
+    return Weights(version, vector, vector + 1, {"velocity": vector * 2}, ((FRAME, b"body"),))
+
+
+def check(found: tuple[State, Weights] | None, version: int) -> None:
+    assert found is not None
+    kept, arrays = found
+    assert kept.progress == state(version).progress
+    assert kept.verdicts == state(version).verdicts
+    assert arrays.version == version
+    np.testing.assert_array_equal(arrays.vector, weights(version).vector)
+    np.testing.assert_array_equal(arrays.replica, weights(version).replica)
+    np.testing.assert_array_equal(arrays.memory["velocity"], weights(version).memory["velocity"])
+    assert arrays.frames == ((FRAME, b"body"),)
+
+
+def test_a_new_folder_holds_nothing(tmp_path: Path) -> None:
+    assert CheckpointFolder(tmp_path / "new").load() is None
+
+
+def test_what_was_saved_comes_back_in_another_process(tmp_path: Path) -> None:
+    for version in (1, 2, 3):
+        CheckpointFolder(tmp_path).load()
+    folder = CheckpointFolder(tmp_path)
+    for version in (1, 2, 3):
+        folder.save(state(version), weights(version))
+        check(CheckpointFolder(tmp_path).load(), version)
+
+
+def test_a_state_alone_keeps_the_arrays(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(state(1), weights(1))
+    reopened = CheckpointFolder(tmp_path)
+    reopened.load()
+    reopened.save(State(b"run-run-", b"s" * 16, b"layout-1", epoch=9))
+    found = CheckpointFolder(tmp_path).load()
+    assert found is not None
+    assert found[0].epoch == 9
+    assert found[1].version == 1
+
+
+@pytest.mark.parametrize("left", [0, 1, 100, 900])
+def test_a_crash_while_writing_leaves_the_one_before(tmp_path: Path, left: int) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(state(1), weights(1))
+    folder.save(state(2), weights(2))
+    newest = folder._checkpoint_path(2)
+    newest.write_bytes(newest.read_bytes()[:left])
+    check(CheckpointFolder(tmp_path).load(), 1)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(state(1), weights(1))
+    folder.save(state(2), weights(2))
+    newest = folder._checkpoint_path(2)
+    content = bytearray(newest.read_bytes())
+    content[content.index(weights(2).vector.tobytes()) + 5] ^= 1
+    newest.write_bytes(content)
+    check(CheckpointFolder(tmp_path).load(), 1)
+
+
+def test_a_folder_in_which_nothing_can_be_read_says_so(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-a.npz").write_bytes(b"not a checkpoint")
+    with pytest.raises(StoreError, match="restore the folder from a backup"):
+        CheckpointFolder(tmp_path).load()
+
+
+def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "checkpoint-a.npz", state=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(StoreError):
+        CheckpointFolder(tmp_path).load()
+
+
+def test_the_first_checkpoint_needs_weights(tmp_path: Path) -> None:
+    with pytest.raises(MisuseError, match="needs weights"):
+        CheckpointFolder(tmp_path).save(state(1))
+
+
+def test_the_ledger_remembers_the_verdicts() -> None:
+    entry = ledger_of(state(1)).remembered(7, "device-2")
+    assert entry is not None
+    assert (entry.update, entry.verdict, entry.reason) == (b"update-2", Verdict.REJECTED, "NaN")
+
+
+def test_two_journals_take_turns(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.begin_journal(4, b"four").close()
+    folder.begin_journal(5, b"five").close()
+    assert [journal.opening for journal, _ in folder.journals()] == [b"four", b"five"]
+    folder.begin_journal(6, b"six").discard()
+    assert [journal.opening for journal, _ in folder.journals()] == [b"five"]

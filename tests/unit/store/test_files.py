@@ -1,0 +1,80 @@
+"""Whole files and model files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmq.errors import StoreError
+from fedmq.store.files import make_folder, remove, slot_file, whole_file, write_whole
+from fedmq.store.modelfile import StoredModel, load_model, save_model
+from fedmq.vectors import Layout, Variable
+
+LAYOUT = Layout((Variable("w", (2, 3)), Variable("mean", (3,), "statistic"), Variable("head", (4,), scope="personal")))
+MODEL = StoredModel(LAYOUT, np.arange(9, dtype=np.float32), {"version": 3, "federation": "watch"})
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+    with pytest.raises(RuntimeError), whole_file(path) as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_slot_is_written_in_place(tmp_path: Path) -> None:
+    for content in (b"first", b"second"):
+        with slot_file(tmp_path / "slot") as file:
+            file.write(content)
+        assert (tmp_path / "slot").read_bytes() == content
+
+
+def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:
+    remove(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("act", [lambda path: write_whole(path / "x" / "y", b""), lambda path: make_folder(path / "f" / "g")])
+def test_the_disk_s_refusal_is_one_sentence(tmp_path: Path, act: object) -> None:
+    (tmp_path / "f").write_text("a file where a folder is wanted")
+    with pytest.raises(StoreError, match="cannot .*check the disk and its permissions"):
+        act(tmp_path)  # type: ignore[operator]
+
+
+def test_a_model_file_comes_back_as_it_was(tmp_path: Path) -> None:
+    save_model(tmp_path / "model.fedmq", MODEL)
+    found = load_model(tmp_path / "model.fedmq")
+    assert found.layout == LAYOUT
+    assert found.layout.digest == LAYOUT.digest
+    assert dict(found.facts) == dict(MODEL.facts)
+    np.testing.assert_array_equal(found.vector, MODEL.vector)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(b"", "not a fedmq model file"), (b"\x93\x01\x02\x03", "not a fedmq model file"), (b"\x96" + b"\x01" * 6, "format 1")],
+)
+def test_another_file_is_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
+    path = tmp_path / "model.fedmq"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=sentence):
+        load_model(path)
+
+
+def test_a_damaged_model_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "model.fedmq"
+    save_model(path, MODEL)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged"):
+        load_model(path)
+
+
+def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="No such file"):
+        load_model(tmp_path / "nothing.fedmq")
