@@ -1,9 +1,9 @@
 """The aggregator's intake: encoded updates in over MQTT, absorbed, and the new model out.
 
-For each size of update and number of devices, three programs take the same bytes from the same senders through a private
-mosquitto of their own: fedmq's aggregator with everything on (journal, receipts, guards, exact mean, checkpoint), a bare
-aiomqtt loop that adds float32 to a running sum and publishes it, and a bare subscriber that only counts: the broker's own
-ceiling. A round lasts from the task that the senders wait for to the next one.
+For each size of update and number of devices, three programs take the same bytes from the same senders through a
+private mosquitto of their own: fedmq's aggregator with everything on (journal, receipts, guards, exact mean,
+checkpoint), a bare aiomqtt loop that adds float32 to a running sum and publishes it, and a bare subscriber that only
+counts: the broker's own ceiling. A round lasts from the task that the senders wait for to the next one.
 
     python -m benchmarks.intake --json
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -90,12 +91,16 @@ async def run_fedmq(case: Case, address: str) -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as folder:
         federation = Federation(
             FEDERATION,
-            policy=Policy(min_devices=case.devices, quorum=case.devices, soft_deadline_s=300, hard_deadline_s=300),
+            policy=Policy(
+                min_devices=case.devices, quorum=case.devices, soft_deadline_s=300, hard_deadline_s=300
+            ),
             stop=StopWhen(rounds=case.rounds),
             encoding=Encoding(up=parse(case.codec), chunk_bytes=PACKET_BYTES),
         )
         model = StoredModel(case.layout, np.zeros(case.values, np.float32))
-        await Aggregator(federation, open_transport(address, Credentials()), CheckpointFolder(Path(folder)), model).run()
+        await Aggregator(
+            federation, open_transport(address, Credentials()), CheckpointFolder(Path(folder)), model
+        ).run()
 
 
 async def run_bare(case: Case, address: str) -> None:
@@ -138,11 +143,13 @@ async def run_senders(case: Case, address: str, program: str) -> None:
     starts: list[float] = []
     async with asyncio.TaskGroup() as group:
         for number in range(case.devices):
-            group.create_task(_send(case, address, program, f"device-{number}", body, starts if number == 0 else []))
-    print(json.dumps([after - before for before, after in zip(starts, starts[1:], strict=False)]))
+            group.create_task(
+                _send(case, address, program, f"device-{number}", body, starts if number == 0 else [])
+            )
+    print(json.dumps([after - before for before, after in itertools.pairwise(starts)]))
 
 
-async def _send(  # noqa: PLR0913 - a device's whole life
+async def _send(  # noqa: PLR0913, PLR0917 - a device's whole life
     case: Case, address: str, program: str, name: str, body: bytes, starts: list[float]
 ) -> None:
     async with _client(address, name) as client:
@@ -203,7 +210,11 @@ class Measured:
 async def measure(case: Case, program: str) -> Measured:
     """Run one program and the senders against a broker of their own."""
     async with private_mosquitto() as broker:
-        arguments = [json.dumps([case.name, case.values, case.codec, case.devices, case.rounds]), broker.address, program]
+        arguments = [
+            json.dumps([case.name, case.values, case.codec, case.devices, case.rounds]),
+            broker.address,
+            program,
+        ]
         command = [sys.executable, "-m", "benchmarks.intake", "--role"]
         tested, senders = [
             await asyncio.create_subprocess_exec(*command, role, *arguments, stdout=subprocess.PIPE)
@@ -253,7 +264,9 @@ def goals_of(figures: dict[str, float], measured: list[Case]) -> list[Goal]:
 
 def main() -> None:
     """Measure, or be one of the processes that are measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="two small cases only")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--only", help="cases whose name begins so, such as 1MBx20")
@@ -263,13 +276,18 @@ def main() -> None:
     if arguments.role:
         asyncio.run(_play(arguments.role, *arguments.rest))
         return
-    chosen = [c for c in cases(quick=arguments.quick) if f"{c.name}x{c.devices}".startswith(arguments.only or "")]
+    chosen = [
+        c for c in cases(quick=arguments.quick) if f"{c.name}x{c.devices}".startswith(arguments.only or "")
+    ]
     figures: dict[str, float] = {}
     for case in chosen:
         for program in PROGRAMS:
             figures |= figures_of(case, program, asyncio.run(measure(case, program)))
             key = f"{case.name}x{case.devices}_{program}"
-            print(f"{key}: {figures[f'{key}_round_ms']:.1f} ms a round, {figures[f'{key}_rss_MB']:.0f} MB", file=sys.stderr)
+            print(
+                f"{key}: {figures[f'{key}_round_ms']:.1f} ms a round, {figures[f'{key}_rss_MB']:.0f} MB",
+                file=sys.stderr,
+            )
     report(figures, goals_of(figures, chosen), arguments.json)
 
 

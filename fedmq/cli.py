@@ -18,7 +18,7 @@ from fedmq import __version__
 from fedmq.errors import ConfigError, FedmqError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
     from fedmq.config import AggregatorFile
     from fedmq.store.modelfile import StoredModel
@@ -56,7 +56,7 @@ def _fail(sentence: str, code: int = 1) -> NoReturn:
 @click.version_option(__version__, prog_name="fedmq")
 @click.option("-v", "--verbose", count=True, help="Say more: once for what happens, twice for everything.")
 def main(verbose: int) -> None:
-    """Federated learning for fleets of IoT devices, over MQTT.
+    r"""Federated learning for fleets of IoT devices, over MQTT.
 
     Devices keep their data, train a shared model on it and publish compressed weight deltas; the aggregator averages
     them and publishes the new model.
@@ -75,19 +75,29 @@ def main(verbose: int) -> None:
 
 @main.command()
 @click.argument("world", default="smartwatch")
-@click.option("--broker", metavar="URL", help="Use this broker (mqtt://… or mqtts://…) instead of a private one.")
+@click.option(
+    "--broker", metavar="URL", help="Use this broker (mqtt://… or mqtts://…) instead of a private one."
+)
 @click.option("--devices", type=click.IntRange(1), help="How many devices.")
 @click.option("--rounds", type=click.IntRange(1), help="How many rounds.")
-@click.option("--partition", help="How data is dealt out: by_owner, iid, dirichlet(0.5), shards(2), quantity(1.5).")
-@click.option("--rule", help="Averaging rule by its preset's name: average, weighted, quality, fedavg, fedavgm, …")
+@click.option(
+    "--partition", help="How data is dealt out: by_owner, iid, dirichlet(0.5), shards(2), quantity(1.5)."
+)
+@click.option(
+    "--rule", help="Averaging rule by its preset's name: average, weighted, quality, fedavg, fedavgm, …"
+)
 @click.option("--epochs", type=click.IntRange(1), help="Local epochs a round.")
 @click.option("--codec", help="How updates travel, such as float32, float16 or 'int8 | lzma'.")
 @click.option("--seed", type=int, help="Repeats the deal of the data and the training.")
-@click.option("--baselines/--no-baselines", default=None, help="Also train without federation, for comparison.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the run (default: runs/<time>-<name>).")
+@click.option(
+    "--baselines/--no-baselines", default=None, help="Also train without federation, for comparison."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the run (default: runs/<time>-<name>)."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of text.")
-def simulate(world: str, out: Path | None, as_json: bool, broker: str | None, **changes: Any) -> None:
-    """Run a fleet of simulated devices and its aggregator on this machine.
+def simulate(world: str, out: Path | None, as_json: bool, broker: str | None, **changes: Any) -> None:  # noqa: ANN401 - options as click gives them
+    r"""Run a fleet of simulated devices and its aggregator on this machine.
 
     WORLD is a world that comes with fedmq (smartwatch: ten people's smart watches; mnist: 20 devices with handwritten
     digits) or a TOML file of your own. Every device trains a real model on its own share of real data and has its own
@@ -138,7 +148,10 @@ def aggregate(file: Path, check: bool) -> None:
             CheckpointFolder(settings.federation.folder),
             first,
             on_report=lambda report: click.echo(
-                line(RoundRow.of(report, report.bytes_up, report.bytes_down * report.expected), federation.stop.rounds)
+                line(
+                    RoundRow.of(report, report.bytes_up, report.bytes_down * report.expected),
+                    federation.stop.rounds,
+                )
             ),
         )
         click.echo(f"federation {federation.name} on {transport.address}, rule {federation.rule}")
@@ -173,7 +186,8 @@ def _first_model(settings: AggregatorFile) -> StoredModel:
     path = make_folder(settings.federation.folder) / "first.fedmq"
     if not path.exists():
         command = [sys.executable, "-m", "fedmq.cli", "init", str(settings.model.module), "-o", str(path)]
-        done = subprocess.run([*command, "--trainer", settings.model.trainer], capture_output=True, text=True, check=False)  # noqa: S603
+        command += ["--trainer", settings.model.trainer]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
         if done.returncode:
             told = done.stderr.strip().splitlines() or ["no reason given"]
             raise ConfigError(f"the first model could not be made: {told[-1].removeprefix('fedmq: ')}")
@@ -201,9 +215,13 @@ def device(file: Path, name: str | None) -> None:
     table, known_as = settings.device, name or settings.device.device
     transport = settings.broker.open()
     outbox = DiskOutbox(table.folder / "outbox")
-    trainer = build_trainer(settings.trainer.kind)(settings.trainer.module, known_as, settings.trainer.options)
+    trainer = build_trainer(settings.trainer.kind)(
+        settings.trainer.module, known_as, settings.trainer.options
+    )
     identity = Identity(table.federation, known_as, next_session(table.folder))
-    click.echo(f"device {known_as} of {table.federation} on {transport.address}: {trainer.examples} examples, {trainer.name}")
+    click.echo(
+        f"device {known_as} of {table.federation} on {transport.address}: {trainer.examples} examples, {trainer.name}"
+    )
 
     async def live() -> None:
         running = Device(identity, transport, trainer, outbox=outbox, keep_alive=table.stay, on_verdict=_told)
@@ -228,10 +246,10 @@ def broker(port: int) -> None:
     It needs nothing installed but fedmq[embedded]. It has no passwords, no TLS and forgets everything when it stops:
     for anything real, run mosquitto with the configurations in broker_config/.
     """
-    from fedmq.transport.embedded import embedded_broker
+    from fedmq.transport.embedded import Embedded
 
     async def serve() -> None:
-        async with embedded_broker(port=port) as running:
+        async with Embedded(port) as running:
             click.echo(f"{running.name} listens on {running.address}; stop it with Ctrl-C")
             await asyncio.Event().wait()
 
@@ -244,7 +262,9 @@ def broker(port: int) -> None:
 @main.command()
 @click.argument("module")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("model.fedmq"), show_default=True)
-@click.option("--trainer", default="keras", show_default=True, help="keras, numpy, or package.module:function.")
+@click.option(
+    "--trainer", default="keras", show_default=True, help="keras, numpy, or package.module:function."
+)
 @click.option("--device", "name", default="init", help="Device name given to the module's data().")
 def init(module: str, out: Path, trainer: str, name: str) -> None:
     """Write the first model that MODULE's model() makes, for an aggregator without the training framework."""
@@ -260,7 +280,7 @@ def init(module: str, out: Path, trainer: str, name: str) -> None:
 @click.argument("thing", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def inspect(thing: Path, as_json: bool) -> None:
-    """Say what THING is: a run folder, an aggregator's folder, a model file, a journal, or a captured message.
+    r"""Say what THING is: a run folder, an aggregator's folder, a model file, a journal, or a captured message.
 
     \b
     mosquitto_sub -t 'fedmq/v1/+/all/task' -C 1 -N > task.bin

@@ -28,9 +28,11 @@ _SHOWN_BYTES: Final = 16
 
 
 def inspect_path(path: Path) -> Findings:
-    """Return what `path` is and holds, by name. Raises ConfigError when it is nothing that fedmq knows, or StoreError."""
+    """Return what `path` is and holds. Raises ConfigError when it is nothing that fedmq knows, or StoreError."""
     if not path.exists():
-        raise ConfigError(f"{path} does not exist: name a run folder, a model file, a journal or a captured message")
+        raise ConfigError(
+            f"{path} does not exist: name a run folder, a model file, a journal or a captured message"
+        )
     return _folder(path) if path.is_dir() else _file(path)
 
 
@@ -39,7 +41,9 @@ def _folder(path: Path) -> Findings:
         return _run(path)
     if any(path.glob("checkpoint-?.npz")):
         return _checkpoint(path)
-    raise ConfigError(f"{path} is neither a run folder (rounds.jsonl) nor an aggregator's folder (checkpoint-a.npz)")
+    raise ConfigError(
+        f"{path} is neither a run folder (rounds.jsonl) nor an aggregator's folder (checkpoint-a.npz)"
+    )
 
 
 def _run(path: Path) -> Findings:
@@ -67,7 +71,10 @@ def _checkpoint(path: Path) -> Findings:
         "started": f"{state.epoch} times",
         "progress": asdict(state.progress),
         "parameters": weights.vector.size,
-        "frames": [f"{frame.version} on {frame.base}, {frame.nbytes} bytes as {frame.codec}" for frame, _ in weights.frames],
+        "frames": [
+            f"{frame.version} on {frame.base}, {frame.nbytes} bytes as {frame.codec}"
+            for frame, _ in weights.frames
+        ],
         "open round": journals[0] if journals else "none",
     }
 
@@ -84,7 +91,10 @@ def _file(path: Path) -> Findings:
 
 def _model(path: Path) -> Findings:
     stored = load_model(path)
-    variables = [f"{v.name} {v.shape} {v.kind}" + (", personal" if v.scope == "personal" else "") for v in stored.layout.variables]
+    variables = [
+        f"{v.name} {v.shape} {v.kind}" + (", personal" if v.scope == "personal" else "")
+        for v in stored.layout.variables
+    ]
     return {
         "kind": "model file",
         "parameters": stored.layout.size,
@@ -120,7 +130,9 @@ def _message(path: Path) -> Findings:
     data = path.read_bytes()
     message = _decoded(data)
     if message is None:
-        raise ConfigError(f"{path} is nothing that fedmq knows: no model file, no journal, and no message of its protocol")
+        raise ConfigError(
+            f"{path} is nothing that fedmq knows: no model file, no journal, and no message of its protocol"
+        )
     return {"kind": f"message: {type(message).__name__}", "bytes": len(data), **_fields(message)}
 
 
@@ -138,7 +150,11 @@ def _fields(message: Message) -> Findings:
 
 def _shown(value: object) -> Any:  # noqa: ANN401 - whatever a field holds, for people
     if isinstance(value, bytes):
-        return value.hex() if len(value) <= 2 * _SHOWN_BYTES else f"{len(value)} bytes, {value[:_SHOWN_BYTES].hex()}…"
+        return (
+            value.hex()
+            if len(value) <= 2 * _SHOWN_BYTES
+            else f"{len(value)} bytes, {value[:_SHOWN_BYTES].hex()}…"
+        )
     if isinstance(value, tuple):
         return [_shown(entry) for entry in value]
     if isinstance(value, dict):
@@ -157,5 +173,5 @@ def as_text(findings: Findings, indent: str = "") -> list[str]:
         elif isinstance(value, list) and value:
             lines += [f"{indent}{name}", *(f"{indent}  {entry}" for entry in value)]
         else:
-            lines.append(f"{indent}{name:<14} {value if value not in ({}, [], None) else '–'}")
+            lines.append(f"{indent}{name:<14} {value if value not in ({}, [], None) else '-'}")
     return lines

@@ -10,6 +10,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -39,6 +40,13 @@ class Variable:
     shape: tuple[int, ...]
     kind: Kind = "trainable"
     scope: Scope = "shared"
+
+    def __post_init__(self) -> None:
+        """Raise MisuseError for a name that would make two layouts look like one."""
+        if not self.name.isprintable():
+            raise MisuseError(
+                f"variable name {self.name!r} holds control characters: name it in printable ones"
+            )
 
     @property
     def size(self) -> int:
@@ -90,7 +98,9 @@ class Layout:
         found = tuple(tuple(array.shape) for array in arrays)
         wanted = tuple(variable.shape for variable in self.shared)
         if found != wanted:
-            raise MisuseError(f"arrays have shapes {found}, the layout wants {wanted}: pass them in layout order")
+            raise MisuseError(
+                f"arrays have shapes {found}, the layout wants {wanted}: pass them in layout order"
+            )
         vector = np.empty(self.size, dtype=np.float32)
         for block, array in zip(self._blocks(vector), arrays, strict=True):
             block[:] = np.asarray(array, dtype=np.float32).ravel()
@@ -115,7 +125,7 @@ class Layout:
 def split(vector: Vector, sizes: Sequence[int]) -> list[Vector]:
     """Return views of `vector`, one per size, in order."""
     edges = np.cumsum((0, *sizes))
-    return [vector[start:stop] for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    return [vector[start:stop] for start, stop in pairwise(edges)]
 
 
 def fingerprint(vector: Vector) -> bytes:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from fedmq.store.checkpoint import CheckpointFolder, Weights
     from fedmq.store.journal import Journal, Piece, Spot
     from fedmq.store.modelfile import StoredModel
-    from fedmq.transport.interface import Connection, Message, Transport
+    from fedmq.transport.interface import Connection, Transport
     from fedmq.vectors import Vector
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Aggregator:
         self._room = federation.encoding.chunk_bytes
         self._session = Session(
             transport,
-            Profile(f"fedmq-{federation.name}-aggregator", will=self._beacon(alive=False)),
+            Profile(f"fedmq/{federation.name}", will=self._beacon(alive=False)),
             on_connected=self._on_connected,
             on_messages=self._intake.take,
             on_lost=self._on_lost,
@@ -221,13 +221,19 @@ class Aggregator:
     def _goes_on(self, task: Task) -> bool:
         """Say whether the task's round is still open, as far as the checkpoint knows."""
         closed = max(self._state.verdicts, default=0)
-        return task.run == self._state.run and task.model == self.modelling.weights.version and task.round > closed
+        return (
+            task.run == self._state.run
+            and task.model == self.modelling.weights.version
+            and task.round > closed
+        )
 
     def _readable(self, opening: bytes) -> Task | None:
         try:
             return decode(opening, Task)
         except MessageError as error:
-            log.warning("the interrupted round's journal is of another fedmq (%s): the round begins anew", error)
+            log.warning(
+                "the interrupted round's journal is of another fedmq (%s): the round begins anew", error
+            )
             return None
 
     # --- the link -----------------------------------------------------------------------------------------------------
@@ -393,10 +399,14 @@ class Aggregator:
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
-    async def _in(self, executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object) -> Result:
+    async def _in(
+        self, executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object
+    ) -> Result:
         return await asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
 
-    async def _insist(self, executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object) -> Result:
+    async def _insist(
+        self, executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object
+    ) -> Result:
         """Do it, and while the disk refuses do it again: a full disk is a pause, not an end."""
         while True:
             try:

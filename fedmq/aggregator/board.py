@@ -41,7 +41,7 @@ class Board:
         self._connection = None
 
     async def put(self, outgoings: Iterable[Outgoing]) -> None:
-        """Put these up, each after everything that stands already; returns when the broker has them, or the link broke."""
+        """Put these up, after everything that stands already; returns when the broker has them, or the link broke."""
         for outgoing in outgoings:
             self._wanted.pop(outgoing.topic, None)
             self._cleared.pop(outgoing.topic, None)
@@ -74,4 +74,8 @@ async def _publish(connection: Connection, outgoing: Outgoing) -> None:
     try:
         await connection.publish(outgoing)
     except BrokerRefused as error:
-        log.error("the broker refused %s: %s; check the aggregator's rights and the broker's limits", outgoing.topic, error)  # noqa: TRY400
+        log.error(  # noqa: TRY400 - a sentence for the operator, no traceback
+            "the broker refused %s: %s; check the aggregator's rights and the broker's limits",
+            outgoing.topic,
+            error,
+        )

@@ -38,7 +38,6 @@ DISK_PAUSE_S: Final = 1.0
 """Wait before the journal is tried again after the disk refused."""
 
 
-
 @dataclass(slots=True)
 class Parcel:
     """One update on its way into the journal. `header` is set for one that came whole in a single message."""
@@ -63,7 +62,9 @@ class Parcel:
 class Intake:
     """Takes updates in for one round at a time."""
 
-    def __init__(self, topics: Topics, dispatch: Dispatch, ready: Callable[[Parcel], None], writer: Executor) -> None:
+    def __init__(
+        self, topics: Topics, dispatch: Dispatch, ready: Callable[[Parcel], None], writer: Executor
+    ) -> None:
         """Raise events through `dispatch`, give whole and durable updates to `ready`.
 
         The journal is written on `writer`, an executor of one thread.
@@ -154,9 +155,13 @@ class Intake:
             return None
 
     def _check_size(self, piece: Piece) -> None:
-        most = (self._task.update_bytes if self._task else 0) + OVERHEAD_BYTES
+        most = self._most + (OVERHEAD_BYTES if piece.chunk is not None else 0)
         if self._task is not None and len(piece.payload) > most:
-            raise MessageError(f"an update of {len(piece.payload)} bytes came; the task allows {most}")
+            raise MessageError(f"an update of {len(piece.payload)} bytes came; the task allows {self._most}")
+
+    @property
+    def _most(self) -> int:
+        return self._task.update_bytes if self._task else 0
 
     def _admit_whole(self, piece: Piece, round_: int, update: Update) -> Parcel | None:
         parcel = self._offer(piece, round_, update.run, update.update, opening=True)
@@ -177,7 +182,7 @@ class Intake:
         if parcel.header is not None:
             raise MessageError("a chunk came under the name of an update that came whole")
         if parcel.assembly is None:
-            parcel.assembly = Assembly.begin(chunk, (self._task.update_bytes if self._task else 0) + OVERHEAD_BYTES)
+            parcel.assembly = Assembly.begin(chunk, self._most)
         return parcel if parcel.assembly.take(chunk) else None
 
     def _offer(self, piece: Piece, round_: int, run: bytes, update: bytes, *, opening: bool) -> Parcel | None:

@@ -75,7 +75,9 @@ class Modelling:
         if DELTA not in update.sections:
             raise MessageError(f"the update has no section {DELTA!r}")
         delta = parse(self._task.codec).decode(
-            update.sections[DELTA], self.layout.sizes, seed=update_seed(update.run, self._task.round, update.update)
+            update.sections[DELTA],
+            self.layout.sizes,
+            seed=update_seed(update.run, self._task.round, update.update),
         )
         facts = update.facts
         self.federation.rule.absorb(self._fold, delta, Claim(facts.examples, facts.steps, facts.metrics))

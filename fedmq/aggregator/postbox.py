@@ -37,7 +37,10 @@ class Postbox:
     def post(self, device: str, receipt: Receipt) -> None:
         """Send this receipt soon."""
         outgoing = Outgoing(
-            self._topics.receipt(device), encode(receipt), content_type=CONTENT_TYPE, correlation=receipt.update
+            self._topics.receipt(device),
+            encode(receipt),
+            content_type=CONTENT_TYPE,
+            correlation=receipt.update,
         )
         try:
             self._waiting.put_nowait(outgoing)

@@ -35,11 +35,12 @@ class Encoding:
     def __post_init__(self) -> None:
         """Raise ConfigError for a setting outside its range."""
         if not 1 <= self.keyframe_every <= limits.FRAMES:
-            raise ConfigError(f"keyframe_every is {self.keyframe_every}; it must be from 1 to {limits.FRAMES}")
-        if not limits.LEAST_PACKET_BYTES <= self.chunk_bytes <= limits.PACKET_BYTES:
             raise ConfigError(
-                f"chunk_bytes is {self.chunk_bytes}; it must be from {limits.LEAST_PACKET_BYTES} to {limits.PACKET_BYTES}"
+                f"keyframe_every is {self.keyframe_every}; it must be from 1 to {limits.FRAMES}"
             )
+        if not limits.LEAST_PACKET_BYTES <= self.chunk_bytes <= limits.PACKET_BYTES:
+            span = f"from {limits.LEAST_PACKET_BYTES} to {limits.PACKET_BYTES}"
+            raise ConfigError(f"chunk_bytes is {self.chunk_bytes}; it must be {span}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +58,6 @@ class Federation:
         """Raise ConfigError for a name that cannot stand in a topic, or more settings than a task can carry."""
         check_name(self.name, "federation")
         if len(self.training) > limits.SETTINGS:
-            raise ConfigError(f"{len(self.training)} training settings are given; a task carries {limits.SETTINGS} at most")
+            raise ConfigError(
+                f"{len(self.training)} training settings are given; a task carries {limits.SETTINGS} at most"
+            )

@@ -67,7 +67,9 @@ class ModelTable:
     def __post_init__(self) -> None:
         """Raise ConfigError unless exactly one is given."""
         if (self.module is None) == (self.file is None):
-            raise ConfigError("wants either `module` (your Python file) or `file` (from `fedmq init`), one of the two")
+            raise ConfigError(
+                "wants either `module` (your Python file) or `file` (from `fedmq init`), one of the two"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,9 @@ def _parsed(lines: Sequence[str]) -> dict[str, Any] | None:
 
 def _has(tree: object, path: Path) -> bool:
     for step in path:
-        if isinstance(tree, dict) and step in tree:
-            tree = tree[step]
-        elif isinstance(tree, list) and isinstance(step, int) and step < len(tree):
-            tree = tree[step]
-        else:
+        in_table = isinstance(tree, dict) and step in tree
+        in_array = isinstance(tree, list) and isinstance(step, int) and step < len(tree)
+        if not in_table and not in_array:
             return False
+        tree = tree[step]  # type: ignore[index]
     return True

@@ -11,7 +11,7 @@ import difflib
 import tomllib
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from cattrs import BaseValidationError, Converter
 from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
@@ -41,7 +41,9 @@ def load(path: Path, kind: type[T]) -> T:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from None
+        raise ConfigError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
+        ) from None
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -49,7 +51,14 @@ def load(path: Path, kind: type[T]) -> T:
     return structure(tree, kind, text=text, source=str(path), folder=path.parent)
 
 
-def structure(tree: Mapping[str, Any], kind: type[T], *, text: str = "", source: str = "configuration", folder: Path = Path()) -> T:
+def structure(
+    tree: Mapping[str, Any],
+    kind: type[T],
+    *,
+    text: str = "",
+    source: str = "configuration",
+    folder: Path = Path(),
+) -> T:
     """Turn parsed TOML into the dataclass `kind`. Raises ConfigError as `load` does."""
     try:
         return _converter(folder).structure(tree, kind)
@@ -67,14 +76,16 @@ def _converter(folder: Path) -> Converter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(Path, lambda value, _: folder / _exactly(value, str))
     converter.register_structure_hook_factory(
-        lambda kind: kind is ModuleName, lambda _: lambda value, _: _module(_exactly(value, str), folder)
+        _is_module, lambda _: lambda value, _: _module(_exactly(value, str), folder)
     )
     converter.register_structure_hook(Codec, lambda value, _: parse(_exactly(value, str)))
     converter.register_structure_hook_factory(lambda kind: get_origin(kind) is Literal, _literal_hook)
     converter.register_structure_hook_factory(_is_optional, lambda kind: _optional_hook(kind, converter))
     converter.register_structure_hook_factory(_is_setting, lambda _: _setting)
-    converter.register_structure_hook_factory(_is_slot, lambda kind: _part_hook(get_origin(kind) or kind, converter))
-    converter.register_structure_hook_factory(dataclasses.is_dataclass, lambda kind: _table_hook(kind, converter))
+    converter.register_structure_hook_factory(_is_slot, lambda kind: _part_hook(_bare(kind), converter))
+    converter.register_structure_hook_factory(
+        dataclasses.is_dataclass, lambda kind: _table_hook(kind, converter)
+    )
     return converter
 
 
@@ -119,14 +130,26 @@ def _literal_hook(kind: Any) -> Any:  # noqa: ANN401 - a typing form in, a cattr
 
     def structure_choice(value: Any, _: object) -> Any:  # noqa: ANN401
         if value not in choices or type(value) is bool:
-            raise ConfigError(f"is {_shown(value)}; it must be {_or(map(str, choices))}{_nearest(value, choices)}")
+            raise ConfigError(
+                f"is {_shown(value)}; it must be {_or(map(str, choices))}{_nearest(value, choices)}"
+            )
         return value
 
     return structure_choice
 
 
 def _is_slot(kind: Any) -> bool:  # noqa: ANN401
-    return (get_origin(kind) or kind) in SLOTS
+    return _bare(kind) in SLOTS
+
+
+def _bare(kind: Any) -> Any:  # noqa: ANN401
+    """Return a generic's class without its arguments."""
+    origin: Any = get_origin(kind)
+    return kind if origin is None else origin
+
+
+def _is_module(kind: Any) -> bool:  # noqa: ANN401
+    return getattr(kind, "__name__", "") == "ModuleName"
 
 
 def _is_union(kind: Any) -> bool:  # noqa: ANN401
@@ -149,8 +172,8 @@ def _optional_hook(kind: Any, converter: Converter) -> Any:  # noqa: ANN401
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _table_hook(kind: type, converter: Converter) -> Any:  # noqa: ANN401
-    hook = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+def _table_hook(kind: Any, converter: Converter) -> Any:  # noqa: ANN401
+    hook: Any = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
 
     def structure_table(value: Any, _: object) -> Any:  # noqa: ANN401
         if kind is Rule and isinstance(value, dict) and "preset" in value:
@@ -177,7 +200,9 @@ def _part_hook(slot: type, converter: Converter) -> Any:  # noqa: ANN401
     def structure_part(value: Any, _: object) -> Any:  # noqa: ANN401
         given = {"kind": value} if isinstance(value, str) else value
         if not isinstance(given, dict) or "kind" not in given:
-            raise ConfigError(f"is {_shown(value)}; a table with a kind was wanted, such as {{ kind = {min(table)!r} }}")
+            raise ConfigError(
+                f"is {_shown(value)}; a table with a kind was wanted, such as {{ kind = {min(table)!r} }}"
+            )
         rest = {key: entry for key, entry in given.items() if key != "kind"}
         if given["kind"] not in table:
             wanted = f"it must be {_or(sorted(table))}{_nearest(given['kind'], table)}"
@@ -191,7 +216,7 @@ def _part_hook(slot: type, converter: Converter) -> Any:  # noqa: ANN401
 
 
 def _findings(error: BaseException, where: Where) -> Iterator[tuple[Where, str]]:
-    """Walk cattrs' tree of errors; yield each leaf with its place, unknown keys first, for a misspelt one hides others."""
+    """Yield each leaf of cattrs' tree of errors with its place; unknown keys first, for a misspelt one hides others."""
     if isinstance(error, ForbiddenExtraKeysError):
         for key in sorted(error.extra_fields):
             yield (*where, key), _unknown(key, error.cl)

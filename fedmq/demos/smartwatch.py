@@ -1,4 +1,4 @@
-"""Seven shoulder exercises, told from a wrist's accelerometer and gyroscope: the model, and one person's data for each device.
+"""Seven shoulder exercises, told from a wrist's accelerometer and gyroscope: the model, and a person's data a device.
 
 This is all that fedmq asks of a user: a function `model()` and a function `data(device)`.
 """

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -22,12 +22,12 @@ from fedmq.device.outbox import MemoryOutbox, Stored
 from fedmq.device.replica import Replica
 from fedmq.errors import BrokerRefused, FedmqError, MessageError, Refused, TransportError
 from fedmq.protocol import participation as pa
-from fedmq.protocol.messages import DELTA, Birth, Facts, Manifest, Receipt, Task, Update
+from fedmq.protocol.messages import DELTA, Beacon, Birth, Facts, Manifest, Receipt, Task, Update
 from fedmq.protocol.participant import Participant
 from fedmq.protocol.seeds import update_seed
 from fedmq.transport.interface import Outgoing, Profile
 from fedmq.transport.session import Session
-from fedmq.wire.chunks import OVERHEAD_BYTES, chunk_room, cut
+from fedmq.wire.chunks import chunk_room, cut
 from fedmq.wire.envelope import CONTENT_TYPE, decode, encode
 from fedmq.wire.topics import Topics, check_name
 
@@ -111,9 +111,10 @@ class Device:
         self._connection: Connection | None = None
         self._failed: asyncio.Future[None] | None = None
         self._heard = clock()
+        self._aggregator_life: tuple[bytes, int] | None = None
         self._session = Session(
             transport,
-            Profile(f"fedmq-{identity.federation}-{identity.name}", will=self._status(alive=False)),
+            Profile(f"fedmq/{identity.federation}/{identity.name}", will=self._status(alive=False)),
             on_connected=self._on_connected,
             on_messages=self._on_messages,
             on_lost=self._on_lost,
@@ -125,11 +126,12 @@ class Device:
     async def run(self) -> None:
         """Take part until the federation has ended. Raises FedmqError when the device cannot go on."""
         self._failed = asyncio.get_running_loop().create_future()
-        session = asyncio.create_task(self._session.run())
+        session: asyncio.Task[object] = asyncio.create_task(self._session.run())
         self._begin(self._refresh_forever())
-        retired = asyncio.create_task(self.retired.wait())
+        retired: asyncio.Task[object] = asyncio.create_task(self.retired.wait())
         try:
-            await asyncio.wait({session, retired, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            endings: list[asyncio.Future[Any]] = [session, retired, self._failed]
+            await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
             for ending in (session, self._failed):
                 if ending.done():
                     ending.result()
@@ -186,6 +188,16 @@ class Device:
             self._dispatch(pa.Published(self._fitting(decode(message.payload, Manifest))))
         elif message.topic == self.topics.receipt(self.identity.name):
             self._dispatch(pa.Receipted(decode(message.payload, Receipt)))
+        elif message.topic == self.topics.beacon:
+            self._herald(decode(message.payload, Beacon))
+
+    def _herald(self, beacon: Beacon) -> None:
+        """Send again what has no receipt when the aggregator has started anew: what it had not yet written, it lost."""
+        life = beacon.run, beacon.epoch
+        if beacon.alive and life != self._aggregator_life:
+            anew, self._aggregator_life = self._aggregator_life is not None, life
+            if anew and self._connection is not None:
+                self._dispatch(pa.Connected())
 
     def _fitting(self, manifest: Manifest) -> Manifest:
         layout = self.trainer.layout
@@ -299,7 +311,9 @@ class Device:
     def _training_seed(self, task: Task) -> int:
         """Return a seed that differs by device, run and round, and repeats with them."""
         name = self.identity.name.encode()
-        return int.from_bytes(hashlib.sha256(task.run + task.round.to_bytes(8, "big") + name).digest()[:4], "big")
+        return int.from_bytes(
+            hashlib.sha256(task.run + task.round.to_bytes(8, "big") + name).digest()[:4], "big"
+        )
 
     # --- updates ------------------------------------------------------------------------------------------------------
 
@@ -318,7 +332,9 @@ class Device:
     async def _publish(self, connection: Connection, effect: pa.Send, body: bytes) -> None:
         room = chunk_room(connection.limits.packet_bytes)
         if len(body) <= room:
-            await self._publish_one(connection, self.topics.update(self.identity.name, effect.round), body, effect)
+            await self._publish_one(
+                connection, self.topics.update(self.identity.name, effect.round), body, effect
+            )
             return
         chunks = cut(body, self._participant.outbox[effect.update].run, effect.update, room)
         while window := list(islice(chunks, CHUNKS_AT_ONCE)):
@@ -339,7 +355,9 @@ class Device:
         if self._on_verdict is not None:
             self._on_verdict(effect.round, verdict, effect.reason)
         level = logging.INFO if verdict == "accepted" else logging.WARNING
-        log.log(level, "%s: update for round %d %s %s", self.identity.name, effect.round, verdict, effect.reason)
+        log.log(
+            level, "%s: update for round %d %s %s", self.identity.name, effect.round, verdict, effect.reason
+        )
 
     def _status(self, *, alive: bool) -> Outgoing:
         layout, name = self.trainer.layout, self.identity.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fedmq.errors import MessageError
 from fedmq.protocol.messages import Chunk
@@ -21,7 +21,7 @@ PATIENCE_S: Final = 30.0
 
 
 class Fetching:
-    """Fetches frames over one connection. Messages are fed in by `take`; `fetch` is the coroutine that waits for them."""
+    """Fetches frames over one connection: `take` is fed with messages, `fetch` waits for what comes of them."""
 
     def __init__(self, topics: Topics) -> None:
         """Fetch from the federation whose topics these are."""
@@ -36,7 +36,12 @@ class Fetching:
         place = self._topics.parse_frame(message.topic)
         if place is None:
             return False
-        if self._frame is not None and place[0] == self._frame.version and self._body and not self._body.done():
+        if (
+            self._frame is not None
+            and place[0] == self._frame.version
+            and self._body
+            and not self._body.done()
+        ):
             self._take(message)
         return True
 
@@ -53,17 +58,19 @@ class Fetching:
         if body is not None:
             self._body.set_result(body)
 
-    async def fetch(self, connection: Connection, run: bytes, frames: tuple[Frame, ...], replica: Replica) -> None:
+    async def fetch(
+        self, connection: Connection, run: bytes, frames: tuple[Frame, ...], replica: Replica
+    ) -> None:
         """Bring `replica` to the last frame's version.
 
         Raises MessageError, DecodeError or TransportError; TimeoutError after a long silence.
         """
         for frame in frames:
-            body = await self._fetch(connection, frame)
+            body = await self._fetch(connection, run, frame)
             await asyncio.to_thread(replica.advance, run, frame, body)
 
-    async def _fetch(self, connection: Connection, frame: Frame) -> bytes:
-        self._frame, self._collector = frame, Collector(frame.nbytes)
+    async def _fetch(self, connection: Connection, run: bytes, frame: Frame) -> bytes:
+        self._frame, self._collector = frame, Collector.of(frame, run)
         self._body = asyncio.get_running_loop().create_future()
         topic = self._topics.frame_filter(frame.version)
         try:
@@ -79,7 +86,8 @@ class Fetching:
         while not body.done():
             self._heard.clear()
             hearing = asyncio.ensure_future(self._heard.wait())
-            done, _ = await asyncio.wait({body, hearing}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [body, hearing]
+            done, _ = await asyncio.wait(either, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
             hearing.cancel()
             if not done:
                 raise TimeoutError(f"no chunk came for {PATIENCE_S:.0f} s")

@@ -54,5 +54,7 @@ class Replica:
 
     def _base(self, frame: Frame) -> Vector:
         if self.vector is None or self.version != frame.base:
-            raise MessageError(f"model frame {frame.version} builds on {frame.base}, the replica is {self.version}")
+            raise MessageError(
+                f"model frame {frame.version} builds on {frame.base}, the replica is {self.version}"
+            )
         return self.vector

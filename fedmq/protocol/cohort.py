@@ -25,7 +25,9 @@ def in_cohort(device: str, salt: bytes, fraction: float) -> bool:
 
 def draw_salt(seed: bytes, round_: int, attempt: int) -> bytes:
     """Return the 16-byte salt of one round; `seed` is the federation's secret, `attempt` counts redraws from 0."""
-    return hashlib.sha256(b"salt" + seed + round_.to_bytes(8, "big") + attempt.to_bytes(4, "big")).digest()[:16]
+    return hashlib.sha256(b"salt" + seed + round_.to_bytes(8, "big") + attempt.to_bytes(4, "big")).digest()[
+        :16
+    ]
 
 
 def cohort_size(devices: Iterable[str], salt: bytes, fraction: float) -> int:

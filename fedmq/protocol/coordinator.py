@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 from fedmq.errors import MisuseError
 from fedmq.protocol import coordination as co
@@ -147,7 +147,9 @@ class Coordinator:
         self._react(event, now)
         allowed = TRANSITIONS.get((before, type(event)), frozenset({before}))
         if self.phase not in allowed:
-            raise MisuseError(f"{type(event).__name__} led from {before.value} to {self.phase.value}: not in the table")
+            raise MisuseError(
+                f"{type(event).__name__} led from {before.value} to {self.phase.value}: not in the table"
+            )
         effects, self._out = self._out, []
         return effects
 
@@ -180,6 +182,8 @@ class Coordinator:
                 self._ticked(now)
             case co.StopAsked():
                 self._stop_asked(event.reason, now)
+            case _:
+                assert_never(event)
 
     # --- devices come and go ------------------------------------------------------------------------------------------
 
@@ -202,7 +206,9 @@ class Coordinator:
                 self._waiting_for.add(device)
 
     def _died(self, event: co.Died, now: float) -> None:
-        if self.present.get(event.device) == event.session:  # an old will must not bury a device that came back
+        if (
+            self.present.get(event.device) == event.session
+        ):  # an old will must not bury a device that came back
             self._gone(event.device, now)
 
     def _gone(self, device: str, now: float) -> None:
@@ -219,7 +225,9 @@ class Coordinator:
             raise MisuseError(f"the coordinator was started a second time, while {self.phase.value}")
         resumed, reason = self._still_open(event.resumed), self._reason_to_stop()
         if event.resumed is not None and (reason or resumed is None):
-            self._out.append(co.Discard(event.resumed.round, reason or "the round was closed before the restart"))
+            self._out.append(
+                co.Discard(event.resumed.round, reason or "the round was closed before the restart")
+            )
         if reason:
             self._end(reason)
         elif resumed is not None:
@@ -234,7 +242,9 @@ class Coordinator:
         return task
 
     def _resume(self, task: Task, now: float) -> None:
-        self.progress = replace(self.progress, round=task.round)  # where the checkpoint is older than the journal
+        self.progress = replace(
+            self.progress, round=task.round
+        )  # where the checkpoint is older than the journal
         self._open(task, now, begin=False)
         self._census = now + min(CENSUS_S, self.policy.soft_deadline_s)
         self._out.append(co.WakeAt(self._census))
@@ -291,7 +301,11 @@ class Coordinator:
         if self.phase is Phase.NEW:
             self._put_off(event)
         elif event.run != self.terms.run:
-            self._turn_away(event, Verdict.REJECTED, "the update belongs to another run of this federation: take the new task")
+            self._turn_away(
+                event,
+                Verdict.REJECTED,
+                "the update belongs to another run of this federation: take the new task",
+            )
         elif self.phase is not Phase.OPEN or event.round != self._current().round:
             self._offered_elsewhen(event)
         else:
@@ -313,7 +327,11 @@ class Coordinator:
 
     def _in_hand(self, round_: int) -> bool:
         """Say whether `round_` is the one that is draining or stepping."""
-        return self.task is not None and self.task.round == round_ and self.phase in (Phase.DRAINING, Phase.STEPPING)
+        return (
+            self.task is not None
+            and self.task.round == round_
+            and self.phase in (Phase.DRAINING, Phase.STEPPING)
+        )
 
     def _offered_now(self, event: co.Offered) -> None:
         entry, task = self.ledger.entries.get(event.device), self._current()
@@ -337,7 +355,13 @@ class Coordinator:
             return
         self.ledger.tally.count(Verdict.DUPLICATE)
         if known.update != event.update:
-            self._reply(event.device, event.round, event.update, Verdict.DUPLICATE, "another update of this device has its verdict")
+            self._reply(
+                event.device,
+                event.round,
+                event.update,
+                Verdict.DUPLICATE,
+                "another update of this device has its verdict",
+            )
         elif known.standing is Standing.SETTLED:
             self._reply(event.device, event.round, event.update, known.verdict, known.reason)
 
@@ -345,7 +369,9 @@ class Coordinator:
         if event.opening:
             self.ledger.tally.count(verdict, reason)
             # In the words of the update's own run: a device takes no other receipt for it.
-            self._out.append(co.Reply(event.device, Receipt(event.run, event.round, event.update, verdict, reason)))
+            self._out.append(
+                co.Reply(event.device, Receipt(event.run, event.round, event.update, verdict, reason))
+            )
 
     def _put_off(self, event: co.Offered) -> None:
         if event.opening:
@@ -398,7 +424,9 @@ class Coordinator:
     def _ticked(self, now: float) -> None:
         self._consider(now)
         if self.phase is Phase.OPEN:
-            self._out.append(co.WakeAt(next(t for t in (self._census, self._soft(), self._hard()) if now < t)))
+            self._out.append(
+                co.WakeAt(next(t for t in (self._census, self._soft(), self._hard()) if now < t))
+            )
 
     def _consider(self, now: float) -> None:
         if self.phase is Phase.OPEN:
@@ -439,7 +467,9 @@ class Coordinator:
 
     def _stepped(self, event: co.Stepped, now: float) -> None:
         self._check_stepping(event)
-        self.progress = replace(self.progress, version=event.version, steps=self.progress.steps + 1, abandoned=0)
+        self.progress = replace(
+            self.progress, version=event.version, steps=self.progress.steps + 1, abandoned=0
+        )
         reported = self._close_round("stepped", now, event)
         self._judge({**reported.metrics, **event.evaluation})
         self._go_on(now)

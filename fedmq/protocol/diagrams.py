@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from enum import Enum
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, get_args
 
 from fedmq.protocol import coordination, coordinator, participant, participation
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import ModuleType
 
-    Transitions = Mapping[tuple[Enum, type], frozenset[Enum]]
+    P = TypeVar("P", bound=Enum)
+    Transitions: TypeAlias = Mapping[tuple[P, type], frozenset[P]]
 
 _HEAD = """\
 # State machines
@@ -25,23 +26,25 @@ the phase as it is, though it may have effects.
 """
 
 
-def mermaid(transitions: Transitions) -> str:
+def mermaid(transitions: Transitions[P]) -> str:
     """Return a Mermaid state diagram with one arrow for each change of phase, labelled with the events that cause it.
 
     The machine begins in the first phase of its enumeration. Events that leave a phase as it is have no arrow.
     """
-    arrows: dict[tuple[Enum, Enum], list[str]] = {}
+    arrows: dict[tuple[P, P], list[str]] = {}
     for (phase, event), targets in transitions.items():
         for target in targets - {phase}:
             arrows.setdefault((phase, target), []).append(event.__name__)
     phases = list(type(next(iter(transitions))[0]))
     lines = [f"    [*] --> {phases[0].value}"]
-    for pair in sorted(arrows, key=lambda pair: (phases.index(pair[0]), phases.index(pair[1]))):
-        lines.append(f"    {pair[0].value} --> {pair[1].value}: {', '.join(arrows[pair])}")
+    pairs = sorted(arrows, key=lambda pair: (phases.index(pair[0]), phases.index(pair[1])))
+    lines += [
+        f"    {before.value} --> {after.value}: {', '.join(arrows[before, after])}" for before, after in pairs
+    ]
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
 
 
-def table(transitions: Transitions) -> str:
+def table(transitions: Transitions[P]) -> str:
     """Return a Markdown table of all entries: phase, event, and the phases that may follow, in their order."""
     phases = list(type(next(iter(transitions))[0]))
     lines = ["| phase | event | next |", "|---|---|---|"]
@@ -55,7 +58,7 @@ def glossary(kinds: Iterable[type]) -> str:
     """Return a Markdown table of message classes: name, fields, and what their docstrings say."""
     lines = ["| name | fields | meaning |", "|---|---|---|"]
     for kind in kinds:
-        fields = ", ".join(f"`{name}`" for name in kind.__annotations__) or "–"
+        fields = ", ".join(f"`{name}`" for name in kind.__annotations__) or "-"
         meaning = " ".join(inspect.cleandoc(kind.__doc__ or "").split())
         lines.append(f"| `{kind.__name__}` | {fields} | {meaning} |")
     return "\n".join(lines)
@@ -75,7 +78,7 @@ def page() -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _machine(title: str, module: ModuleType, transitions: Transitions) -> list[str]:
+def _machine(title: str, module: ModuleType, transitions: Transitions[P]) -> list[str]:
     return [f"## {title}", _prose(module), mermaid(transitions), table(transitions)]
 
 

@@ -19,6 +19,13 @@ REMEMBERED_ROUNDS: Final = 4
 MOST_NAMES: Final = 32
 """Metric names, and kinds of refusal, that one round's account holds: devices choose both, memory must not follow."""
 
+MOST_EXAMPLES: Final = 2**53
+"""Sum of examples that a report can carry."""
+MOST_WEIGHT: Final = 1e7
+"""Held-out examples that one device's metrics can weigh with."""
+MOST_VALUE: Final = 1e15
+"""Size of a metric above which it is left out of the means."""
+
 
 class Standing(Enum):
     """How far the one update of one device in the open round has come."""
@@ -72,11 +79,14 @@ class Tally:
                 self.reasons[kind] = self.reasons.get(kind, 0) + 1
 
     def add(self, facts: Facts) -> None:
-        """Add the facts of an accepted update; metrics weigh by ``held_out`` where reported, else by examples."""
-        self.examples += facts.examples
-        weight = facts.metrics.get("held_out", float(facts.examples))
+        """Add the facts of an accepted update; metrics weigh by ``held_out`` where reported, else by examples.
+
+        What a device claims is bounded here: a wild claim may spoil a mean, it must not spoil the report.
+        """
+        self.examples = min(self.examples + facts.examples, MOST_EXAMPLES)
+        weight = min(max(facts.metrics.get("held_out", float(facts.examples)), 0.0), MOST_WEIGHT)
         for name, value in facts.metrics.items():
-            if name not in self._sums and len(self._sums) == MOST_NAMES:
+            if abs(value) > MOST_VALUE or (name not in self._sums and len(self._sums) == MOST_NAMES):
                 continue
             self._sums[name] = self._sums.get(name, 0.0) + weight * value
             self._weights[name] = self._weights.get(name, 0.0) + weight
@@ -84,7 +94,9 @@ class Tally:
     @property
     def metrics(self) -> dict[str, float]:
         """Weighted means of the reported metrics; ``held_out`` is the sum."""
-        means = {name: self._sums[name] / self._weights[name] for name in self._sums if self._weights[name] > 0}
+        means = {
+            name: self._sums[name] / self._weights[name] for name in self._sums if self._weights[name] > 0
+        }
         if "held_out" in means:
             means["held_out"] = self._weights["held_out"]
         return means
@@ -100,7 +112,10 @@ class Ledger:
         self.accepted = 0
         self.absorbing = 0
         self._closed: dict[int, dict[str, Entry]] = {
-            round_: {device: Entry(update, Standing.SETTLED, verdict, why) for device, (update, verdict, why) in row.items()}
+            round_: {
+                device: Entry(update, Standing.SETTLED, verdict, why)
+                for device, (update, verdict, why) in row.items()
+            }
             for round_, row in (settled or {}).items()
         }
 

@@ -88,9 +88,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The published model: `frames` lead from a key-frame to `version`; a device that has one of the versions on the
-    way needs only those after it. `sizes` are the lengths of the layout's shared variables, from which every decoder
-    takes its shapes."""
+    """The published model: `frames` lead from a key-frame to `version`.
+
+    A device that has one of the versions on the way needs only those after it. `sizes` are the lengths of the layout's
+    shared variables, from which every decoder takes its shapes.
+    """
 
     run: bytes
     version: int

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 from fedmq.errors import MisuseError
 from fedmq.protocol import participation as pa
@@ -109,7 +109,9 @@ class Participant:
         self._react(event, now)
         allowed = TRANSITIONS.get((before, type(event)), frozenset({before}))
         if self.phase not in allowed:
-            raise MisuseError(f"{type(event).__name__} led from {before.value} to {self.phase.value}: not in the table")
+            raise MisuseError(
+                f"{type(event).__name__} led from {before.value} to {self.phase.value}: not in the table"
+            )
         effects, self._out = self._out, []
         return effects
 
@@ -135,6 +137,8 @@ class Participant:
                 self._receipted(event, now)
             case pa.Elapsed():
                 self._go_on(now)
+            case _:
+                assert_never(event)
 
     # --- the link -----------------------------------------------------------------------------------------------------
 
@@ -293,7 +297,9 @@ class Participant:
     def _work_done(self, event: pa.Stored | pa.TrainingFailed) -> Task:
         work, self._work = self._work, None
         if work is None or work.round != event.round:
-            raise MisuseError(f"{type(event).__name__} of round {event.round} came, which nobody is training for")
+            raise MisuseError(
+                f"{type(event).__name__} of round {event.round} came, which nobody is training for"
+            )
         self.phase = Phase.IDLE
         return work
 

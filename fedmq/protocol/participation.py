@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The link is up and subscribed."""
+    """The link is up and subscribed; or the aggregator at its other end has started anew, and may miss something."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ class Policy:
 
     fraction: share of the fleet that a round wants updates from, above 0 up to 1.
     over_selection: how many times more devices are asked than are waited for; at 1.3 a round of 100 wanted updates
-        asks about 130 devices and ends with the first 100 (Bonawitz et al. 2019, "Towards federated learning at scale").
+        asks about 130 devices and ends with the first 100 (Bonawitz et al. 2019, "Towards federated learning at
+        scale").
     min_devices: a round opens once this many devices are there.
     quorum: fewest accepted updates that may move the model.
     soft_deadline_s: from here on a quorum is enough to end the round.

@@ -84,7 +84,14 @@ def _from_dataset(table: FleetTable) -> dict[str, Supply]:
 def _held_out_parts(table: FleetTable, data: Dataset) -> Sequence[Any]:
     """Deal out the held-out examples: a person's to that person's devices, others evenly."""
     mirrored = datasets.Dataset(
-        data.x_test, data.y_test, data.owner_test, data.x_test, data.y_test, data.owner_test, data.classes, data.owners
+        data.x_test,
+        data.y_test,
+        data.owner_test,
+        data.x_test,
+        data.y_test,
+        data.owner_test,
+        data.classes,
+        data.owners,
     )
     way = "by_owner" if table.partition == "by_owner" else "iid"
     return datasets.deal(way, mirrored, devices=table.devices, seed=table.seed)

@@ -23,7 +23,7 @@ def size(count: float) -> str:
 def line(row: RoundRow, rounds: int) -> str:
     """Return the line of one round; `rounds` is how many are wanted (0: not known)."""
     number = f"{row.round}/{rounds}" if rounds else str(row.round)
-    accuracy = "–" if row.accuracy is None else f"{row.accuracy:.1%}"
+    accuracy = "-" if row.accuracy is None else f"{row.accuracy:.1%}"
     devices = f"{row.accepted}/{row.expected}"
     text = (
         f"{number:>7}   {accuracy:>8}   {devices:>7}   {size(row.bytes_up):>7}    {size(row.bytes_down):>7}   "
@@ -43,10 +43,14 @@ def summary(outcome: Outcome) -> list[str]:
     rows = [(curve.name, curve.last) for curve in outcome.curves]
     if outcome.accuracy is not None:
         rows.append(("federated", outcome.accuracy))
-    lines = [f"  {name:<11} {value:6.1%}  {_bar(value)}" for name, value in sorted(rows, key=lambda row: row[1])]
+    lines = [
+        f"  {name:<11} {value:6.1%}  {_bar(value)}" for name, value in sorted(rows, key=lambda row: row[1])
+    ]
     up = sum(row.bytes_up for row in outcome.rows)
     down = sum(row.bytes_down for row in outcome.rows)
-    closing = f"  {len(outcome.rows)} rounds in {outcome.seconds:.0f} s, {size(up)} up, {size(down)} down in all"
+    closing = (
+        f"  {len(outcome.rows)} rounds in {outcome.seconds:.0f} s, {size(up)} up, {size(down)} down in all"
+    )
     return [*lines, "", closing]
 
 

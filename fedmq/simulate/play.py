@@ -34,7 +34,11 @@ WORLDS: Final = ("smartwatch", "mnist")
 def world_settings(world: str, changes: Mapping[str, Any]) -> SimulationSettings:
     """Return the settings of a shipped world or a TOML file, with what the command line changes. Raises ConfigError."""
     settings = _checked(load(_world_path(world), SimulationSettings), changes)
-    fleet = {key: changes[key] for key in ("devices", "partition", "seed", "baselines") if changes.get(key) is not None}
+    fleet = {
+        key: changes[key]
+        for key in ("devices", "partition", "seed", "baselines")
+        if changes.get(key) is not None
+    }
     settings = replace(settings, fleet=replace(settings.fleet, **fleet))
     if "devices" in fleet:
         settings = _resized(settings, fleet["devices"])
@@ -51,7 +55,9 @@ def world_settings(world: str, changes: Mapping[str, Any]) -> SimulationSettings
 
 def _checked(settings: SimulationSettings, changes: Mapping[str, Any]) -> SimulationSettings:
     if changes.get("partition") and settings.fleet.data == "module":
-        raise ConfigError("--partition deals out a set that comes with fedmq; this world's module deals out its own data")
+        raise ConfigError(
+            "--partition deals out a set that comes with fedmq; this world's module deals out its own data"
+        )
     return settings
 
 
@@ -67,7 +73,9 @@ def _world_path(world: str) -> Path:
         return Path(str(resources.files("fedmq.demos"))) / f"{world}.toml"
     path = Path(world)
     if not path.exists():
-        raise ConfigError(f"there is no world {world!r}: take {' or '.join(WORLDS)}, or name a TOML file that is there")
+        raise ConfigError(
+            f"there is no world {world!r}: take {' or '.join(WORLDS)}, or name a TOML file that is there"
+        )
     return path
 
 
@@ -77,7 +85,8 @@ def play(settings: SimulationSettings, folder: Path, *, broker: str | None, as_j
     say(f"{settings.name}: building the fleet …")
     fleet = build_fleet(settings.fleet)
     layout = next(iter(fleet.trainers.values())).layout
-    say(f"{fleet.description}; model of {layout.size:,} parameters; rule {settings.rule}; updates as {settings.encoding.up}")
+    say(f"{fleet.description}; model of {layout.size:,} parameters")
+    say(f"rule: {settings.rule}; updates as {settings.encoding.up}, models as {settings.encoding.down}")
     rounds = settings.stop.rounds
     show = _show_json if as_json else lambda row: print(narration.line(row, rounds), flush=True)
     simulation = Simulation(settings, fleet, folder, on_round=show)
@@ -114,7 +123,13 @@ def _close(simulation: Simulation, folder: Path, say: Callable[[str], None]) -> 
     say("\naccuracy on everyone's held-out data")
     for text in narration.summary(simulation.outcome):
         say(text)
-    files = ["rounds.jsonl", "summary.json", "model.fedmq", *_save_keras(simulation, folder), *_draw(simulation, folder)]
+    files = [
+        "rounds.jsonl",
+        "summary.json",
+        "model.fedmq",
+        *_save_keras(simulation, folder),
+        *_draw(simulation, folder),
+    ]
     say(f"  {folder}/: {', '.join(files)}")
 
 

@@ -88,5 +88,5 @@ def _readable(settings: Any) -> dict[str, Any]:  # noqa: ANN401
 def _nested(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, dict):
         return dict(value)
-    has_own_spelling = type(value).__str__ is not object.__str__
-    return str(value) if has_own_spelling or not hasattr(value, "__dataclass_fields__") else _readable(value)
+    spelt = "__str__" in vars(type(value)) or not hasattr(value, "__dataclass_fields__")
+    return str(value) if spelt else _readable(value)

@@ -99,7 +99,10 @@ class Simulation:
         self.outcome.reason = await self._together(aggregator)
         self.outcome.seconds = time.monotonic() - began
         self.vector = aggregator.modelling.weights.vector
-        facts: Mapping[str, str | int] = {"federation": self.settings.name, "version": aggregator.modelling.weights.version}
+        facts: Mapping[str, str | int] = {
+            "federation": self.settings.name,
+            "version": aggregator.modelling.weights.version,
+        }
         save_model(self.folder.path / "model.fedmq", StoredModel(first.layout, self.vector, facts))
         return self.outcome
 
@@ -119,8 +122,10 @@ class Simulation:
                 await asyncio.gather(serving, *living, return_exceptions=True)
 
     async def _evaluate(self, vector: Vector) -> Mapping[str, float]:
-        assert self.fleet.pooled is not None  # noqa: S101 - only asked then
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self.fleet.pooled.evaluate, vector)
+        assert self.fleet.pooled is not None  # only asked then
+        return await asyncio.get_running_loop().run_in_executor(
+            self._worker, self.fleet.pooled.evaluate, vector
+        )
 
     def _report(self, report: Report) -> None:
         up = sum(device.counters.bytes_up for device in self._devices)

@@ -48,7 +48,7 @@ class State:
     seed: bytes
     layout: bytes
     epoch: int = 0
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
     verdicts: Verdicts = field(default_factory=dict)
     serial: int = 0
 
@@ -95,7 +95,9 @@ class CheckpointFolder:
         found = [checkpoint for checkpoint in map(_read, paths) if checkpoint is not None]
         if not found:
             if paths:
-                raise StoreError(f"no checkpoint in {self.folder} can be read: restore the folder from a backup")
+                raise StoreError(
+                    f"no checkpoint in {self.folder} can be read: restore the folder from a backup"
+                )
             return None
         state, weights = max(found, key=lambda checkpoint: checkpoint[0].serial)
         self._serial, self._weights = state.serial, weights
@@ -179,7 +181,9 @@ def _plain(state: State) -> dict[str, Any]:
 
 def _state(plain: dict[str, Any]) -> State:
     verdicts = {
-        round_: {device: (update, Verdict(verdict), reason) for device, (update, verdict, reason) in row.items()}
+        round_: {
+            device: (update, Verdict(verdict), reason) for device, (update, verdict, reason) in row.items()
+        }
         for round_, row in plain.pop("verdicts").items()
     }
     return State(**{**plain, "progress": Progress(**plain["progress"]), "verdicts": verdicts})

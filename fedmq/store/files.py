@@ -19,7 +19,9 @@ def disk(what: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"cannot {what} {path}: {error.strerror or error}; check the disk and its permissions") from error
+        raise StoreError(
+            f"cannot {what} {path}: {error.strerror or error}; check the disk and its permissions"
+        ) from error
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """The journal of one open round: every admitted piece of an update, durable before anyone hears of it.
 
-Two files take turns, one per round, each only ever appended to: the magic, the round's task, then one record per piece, in the very bytes in
-which it came over MQTT. Reading the file again is therefore the same as receiving it again, and an update is absorbed
-from here, so that any number of devices costs the memory of one update. A record is ``length, CRC-32`` (little-endian,
-four bytes each), for a piece a msgpack array of device and chunk number, and the payload; a torn or damaged tail is cut off when the file is opened again.
+Two files take turns, one per round, each only ever appended to: the magic, the round's task, then one record per piece,
+in the very bytes in which it came over MQTT. Reading the file again is therefore the same as receiving it again, and an
+update is absorbed from here, so that any number of devices costs the memory of one update.
+
+A record is ``length, CRC-32`` (little-endian, four bytes each) and its content: for a piece, a msgpack array of device
+and chunk number, and the payload behind it. A torn or damaged tail is cut off when the file is opened again.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, opening: bytes) -> Journal:
-        """Begin a journal whose first record is `opening` (the encoded task); durable on return. Raises StoreError.
+        """Begin a journal whose first record is `opening`, the encoded task; durable on return. Raises StoreError.
 
         A file that stands there already is written over: its round is closed.
         """
@@ -94,7 +96,7 @@ class Journal:
         return journal, [(journal.read(spot), spot) for spot in spots[1:]]
 
     def append(self, pieces: Sequence[Piece]) -> list[Spot]:
-        """Write the pieces and return their places; all are durable on return, or StoreError says that none may count."""
+        """Write the pieces and return their places; all are durable on return. Raises StoreError: none counts then."""
         spots, buffers, end = [], [], self._end
         for piece in pieces:
             record = _record(msgpack.packb([piece.device, piece.chunk]), piece.payload)
@@ -120,8 +122,8 @@ class Journal:
     def discard(self) -> None:
         """Empty and close the file: its round's model is durable, or the round was abandoned.
 
-        Nothing waits for the disk here. A power cut may bring the content back, but by then the checkpoint says that its
-        round is closed.
+        Nothing waits for the disk here. A power cut may bring the content back, but by then the checkpoint says that
+        its round is closed.
         """
         if self._handle >= 0:
             os.ftruncate(self._handle, 0)

@@ -55,7 +55,9 @@ def load_model(path: Path) -> StoredModel:
     if magic != MAGIC or version != _FORMAT:
         raise StoreError(f"{path} is not a fedmq model file of format {_FORMAT}: make one with `fedmq init`")
     if hashlib.sha256(data).digest() != digest:
-        raise StoreError(f"{path} is damaged: its content does not match its checksum; restore it or make a new one")
+        raise StoreError(
+            f"{path} is damaged: its content does not match its checksum; restore it or make a new one"
+        )
     return _checked(path, _layout(rows), np.frombuffer(data, dtype="<f4").astype(np.float32), facts)
 
 
@@ -65,5 +67,7 @@ def _layout(rows: list[list[Any]]) -> Layout:
 
 def _checked(path: Path, layout: Layout, vector: Vector, facts: dict[str, str | int | float]) -> StoredModel:
     if vector.shape != (layout.size,):
-        raise StoreError(f"{path} holds {vector.size} values for a layout of {layout.size}: it is damaged, restore it")
+        raise StoreError(
+            f"{path} holds {vector.size} values for a layout of {layout.size}: it is damaged, restore it"
+        )
     return StoredModel(layout, vector, facts)

@@ -65,7 +65,9 @@ class ShiftTrainer:
 class Rig:
     """An aggregator and devices around one broker; each can be started, stopped and started again."""
 
-    def __init__(self, federation: Federation, transport: Callable[[], Transport], folder: Path, layout: Layout = SMALL) -> None:
+    def __init__(
+        self, federation: Federation, transport: Callable[[], Transport], folder: Path, layout: Layout = SMALL
+    ) -> None:
         """Keep the aggregator's state in `folder`; open links through `transport`."""
         self.federation, self.transport, self.folder, self.layout = federation, transport, folder, layout
         self.reports: list[Report] = []
@@ -95,7 +97,7 @@ class Rig:
         return device
 
     def start_devices(self, trainers: Sequence[ShiftTrainer]) -> None:
-        """Start ``device-0``, ``device-1``, …"""
+        """Start ``device-0``, ``device-1`` and so on."""
         for number, trainer in enumerate(trainers):
             self.start_device(f"device-{number}", trainer)
 

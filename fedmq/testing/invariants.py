@@ -91,9 +91,14 @@ class Invariants:
         """Check a model at the moment in which it becomes durable."""
         task = self.tasks[run, effect.round]
         updates = frozenset(update.id for update in fold.values())
-        demand(effect.version == self._versions.get(run, 1) + 1, f"version {effect.version} does not follow on")
+        demand(
+            effect.version == self._versions.get(run, 1) + 1, f"version {effect.version} does not follow on"
+        )
         demand((run, effect.round) not in self._stepped, f"round {effect.round} moved the model twice")
-        demand((run, effect.round) not in self._abandoned, f"round {effect.round} was abandoned, and moved the model")
+        demand(
+            (run, effect.round) not in self._abandoned,
+            f"round {effect.round} was abandoned, and moved the model",
+        )
         demand(len(fold) >= self.world.setting.policy.quorum, f"model {effect.version} is below the quorum")
         demand(len(fold) == accepted, f"{len(fold)} updates are in the fold, {accepted} in the account")
         for update in fold.values():
@@ -109,7 +114,9 @@ class Invariants:
         demand((update.run, update.round) == (task.run, task.round), f"{about} is of round {update.round}")
         demand(update.base == (task.run, task.model), f"{about} started from {update.base}")
         demand(not update.bad, f"{about} does not decode")
-        demand(update.device in self._cohorts[task.run, task.round], f"{about} is of a device outside the cohort")
+        demand(
+            update.device in self._cohorts[task.run, task.round], f"{about} is of a device outside the cohort"
+        )
         demand(update.id not in self._refused, f"{about} had been told {self._refused.get(update.id)!r}")
         self._counted[update.id] = version
 
@@ -121,7 +128,10 @@ class Invariants:
         if report.outcome == "stepped":
             demand(report.accepted == len(self._stepped[key]), f"report of round {report.round}: wrong count")
         else:
-            demand(key not in self._stepped, f"round {report.round} moved the model, and was reported as abandoned")
+            demand(
+                key not in self._stepped,
+                f"round {report.round} moved the model, and was reported as abandoned",
+            )
             self._abandoned.add(key)
         self.reports.append(report)
 
@@ -135,7 +145,9 @@ class Invariants:
         if receipt.verdict is Verdict.ACCEPTED:
             demand(update not in self._refused, f"{update.decode()} was refused, now it is accepted")
             model = self._stepped.get(key)
-            demand(model is None or update in model, f"{update.decode()} was accepted after its model was made")
+            demand(
+                model is None or update in model, f"{update.decode()} was accepted after its model was made"
+            )
             self._accepted_of.setdefault(key, set()).add(update)
         elif receipt.run != machine.terms.run:
             return  # after its disk was lost, an aggregator knows nothing of earlier runs
@@ -143,7 +155,9 @@ class Invariants:
             forgotten = receipt.round <= machine.progress.round - REMEMBERED_ROUNDS
             excused = receipt.verdict is Verdict.LATE and (forgotten or key not in self._stepped)
             counted = update in self._counted or update in self._accepted_of.get(key, ())
-            demand(not counted or excused, f"{update.decode()} is counted, now it is told {receipt.verdict.name}")
+            demand(
+                not counted or excused, f"{update.decode()} is counted, now it is told {receipt.verdict.name}"
+            )
             self._refused[update] = receipt.verdict
 
     # --- the aggregator's progress ------------------------------------------------------------------------------------
@@ -152,7 +166,7 @@ class Invariants:
         """Check that the round still moves, after each event."""
         if shell is not self._life:
             self._life, self._present = shell, {}
-        self._note_presence(shell, event)
+        self._note_presence(event)
         machine, policy = shell.machine, self.world.setting.policy
         self.deadline = float("inf")
         if machine.phase is Round.OPEN:
@@ -166,7 +180,7 @@ class Invariants:
             demand(bool(shell.deeds), "the model is to be moved, and nobody does it")
             demand(shell.absorbing == 0, "the model is to be moved, and updates are with the rule")
 
-    def _note_presence(self, shell: AggregatorShell, event: co.CoordinatorEvent) -> None:
+    def _note_presence(self, event: co.CoordinatorEvent) -> None:
         if isinstance(event, Born):
             self._present[event.device] = event.session
         elif isinstance(event, Died) and self._present.get(event.device) == event.session:
@@ -178,7 +192,10 @@ class Invariants:
         assert task is not None
         opened = machine.opened
         end = opened + policy.hard_deadline_s
-        demand(shell.wake is not None and shell.wake <= end, "the round is open, and nobody will look at the clock")
+        demand(
+            shell.wake is not None and shell.wake <= end,
+            "the round is open, and nobody will look at the clock",
+        )
         if machine.ledger.accepted < policy.quorum:
             self.deadline = end + SLACK_S
             return
@@ -189,7 +206,10 @@ class Invariants:
         cohort = self._cohort(task)
         ledger = machine.ledger
         waited_for = any(device in cohort and not ledger.settled(device) for device in self._present)
-        demand(waited_for or bool(ledger.unsettled()), "a quorum is in, nobody is left to wait for, and the round is open")
+        demand(
+            waited_for or bool(ledger.unsettled()),
+            "a quorum is in, nobody is left to wait for, and the round is open",
+        )
 
     def _cohort(self, task: Task) -> frozenset[str]:
         key = (task.run, task.round)
@@ -207,8 +227,13 @@ class Invariants:
 
     def training(self, shell: DeviceShell, task: Task) -> None:
         """Check a device that begins to train."""
-        demand(self.tasks.get((task.run, task.round)) == task, f"{shell.name} trains for a task that never was")
-        demand(shell.replica == (task.run, task.model), f"{shell.name} trains from {shell.replica}, not {task.model}")
+        demand(
+            self.tasks.get((task.run, task.round)) == task, f"{shell.name} trains for a task that never was"
+        )
+        demand(
+            shell.replica == (task.run, task.model),
+            f"{shell.name} trains from {shell.replica}, not {task.model}",
+        )
         demand(shell.name in self._cohorts[task.run, task.round], f"{shell.name} trains outside its cohort")
 
     def sending(self, update: SimulatedUpdate) -> None:
@@ -219,9 +244,14 @@ class Invariants:
     def fetched(self, shell: DeviceShell, effect: pa.Fetch, run: bytes) -> None:
         """Check that the frames which were fetched lead from what the device holds to what it wants."""
         at = 0 if effect.fresh or shell.replica is None else shell.replica[1]
-        demand(effect.fresh or shell.replica is None or shell.replica[0] == run, "frames for another run's replica")
+        demand(
+            effect.fresh or shell.replica is None or shell.replica[0] == run,
+            "frames for another run's replica",
+        )
         for frame in effect.frames:
-            demand(frame.base in (0, at), f"frame {frame.version} builds on {frame.base}, the replica is {at}")
+            demand(
+                frame.base in (0, at), f"frame {frame.version} builds on {frame.base}, the replica is {at}"
+            )
             at = frame.version
         demand(at == effect.version, f"the frames lead to {at}, not to {effect.version}")
 
@@ -235,8 +265,14 @@ class Invariants:
         demand(kept, f"{name} has forgotten an update on disk that the machine still wants to send")
         if isinstance(event, pa.Receipted) and event.receipt.verdict.settled:
             demand(event.receipt.update not in machine.outbox, f"{name} keeps an update that has its receipt")
-        demand(shell.fetching or machine.phase is not Work.FETCHING, f"{name} waits for a fetch that nobody makes")
-        demand(shell.training or machine.phase is not Work.TRAINING, f"{name} waits for a training that nobody does")
+        demand(
+            shell.fetching or machine.phase is not Work.FETCHING,
+            f"{name} waits for a fetch that nobody makes",
+        )
+        demand(
+            shell.training or machine.phase is not Work.TRAINING,
+            f"{name} waits for a training that nobody does",
+        )
         for effect in effects:
             if isinstance(effect, pa.Forget) and effect.verdict is None:
                 self._check_over(shell, effect)

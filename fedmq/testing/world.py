@@ -151,7 +151,9 @@ class World:
         except Exception as error:
             again = f"python -m fedmq.testing.world --seed {self.seed} --trace"
             kind = "" if isinstance(error, Violation) else f"{type(error).__name__}: "
-            raise Violation(f"{kind}{error}\nat {self.now:.3f} s of world {self.seed}; to see it: {again}") from error
+            raise Violation(
+                f"{kind}{error}\nat {self.now:.3f} s of world {self.seed}; to see it: {again}"
+            ) from error
         seen = self.invariants
         return Summary(self.steps, self.now, len(seen.tasks), len(seen.models), seen.told)
 
@@ -200,7 +202,10 @@ class World:
             seen = len(self.invariants.models)
             soon = self.now + LONGEST_PAUSE_S + 4 * hard
             moved = self.run_until(soon, lambda seen=seen: len(self.invariants.models) > seen)  # type: ignore[misc]
-            demand(moved, f"the weather is calm since {LONGEST_PAUSE_S + 4 * hard:.0f} s, and no round moves the model")
+            demand(
+                moved,
+                f"the weather is calm since {LONGEST_PAUSE_S + 4 * hard:.0f} s, and no round moves the model",
+            )
         self._check_perfect(len(self.invariants.reports))
 
     def _check_perfect(self, seen: int) -> None:
@@ -209,10 +214,15 @@ class World:
         done = lambda: any(r.outcome == "stepped" for r in reports[seen + 1 :])  # noqa: E731 - short
         demand(self.run_until(self.now + LONGEST_PAUSE_S, done), "no report comes in calm weather")
         report = reports[-1]
-        demand(report.seconds < policy.soft_deadline_s, f"round {report.round} took {report.seconds:.1f} s in calm weather")
+        demand(
+            report.seconds < policy.soft_deadline_s,
+            f"round {report.round} took {report.seconds:.1f} s in calm weather",
+        )
         if policy.over_selection == 1:
             whole = report.accepted == report.expected
-            demand(whole, f"{report.accepted} of {report.expected} answered round {report.round} in calm weather")
+            demand(
+                whole, f"{report.accepted} of {report.expected} answered round {report.round} in calm weather"
+            )
 
     def end(self) -> None:
         """Stop the federation: every outbox has to drain, every device to retire."""
@@ -290,15 +300,21 @@ class World:
         return AggregatorDisk(b"run-%d" % self._runs, b"seed-%d" % self.seed)
 
 
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run worlds from the command line; return 1 when one of them breaks a promise."""
-    parser = argparse.ArgumentParser(prog="python -m fedmq.testing.world", description="Simulated federations under fire.")
+    parser = argparse.ArgumentParser(
+        prog="python -m fedmq.testing.world", description="Simulated federations under fire."
+    )
     parser.add_argument("--seed", type=int, default=0, help="the first (or only) world")
     parser.add_argument("--seeds", type=int, default=1, help="how many worlds, one after the other")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     options = parser.parse_args(arguments)
     out = sys.stdout.write
-    note = (lambda line: out(f"{line}\n")) if options.trace else None
+    note = _print if options.trace else None
     begin, steps, models = time.perf_counter(), 0, 0
     for seed in range(options.seed, options.seed + options.seeds):
         try:

@@ -15,14 +15,14 @@ from fedmq.errors import MisuseError
 from fedmq.protocol import coordination as co
 from fedmq.protocol.coordinator import Phase, Progress, Terms
 from fedmq.protocol.ledger import Ledger
-from fedmq.protocol.messages import Facts, Frame, Manifest
+from fedmq.protocol.messages import Beacon, Facts, Frame, Manifest
 from fedmq.testing.invariants import demand
 from fedmq.testing.world_broker import Piece, SimulatedUpdate, Status
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from fedmq.protocol.messages import Task
+    from fedmq.protocol.messages import Report, Task
     from fedmq.protocol.policy import StopWhen
     from fedmq.testing.world import World
     from fedmq.testing.world_broker import Upward
@@ -60,7 +60,7 @@ class AggregatorDisk:
 
     run: bytes
     seed: bytes
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
     verdicts: dict[int, dict[str, Any]] = field(default_factory=dict)
     journal: SimulatedJournal | None = None
 
@@ -91,6 +91,8 @@ class AggregatorShell:
     def connect(self) -> None:
         """Publish what is to stand, subscribe, and the first time start."""
         self.linked = True
+        if self.machine.phase is Phase.NEW:
+            self.world.broker.publish(Beacon(alive=True, run=self.disk.run, epoch=1))
         self.world.broker.publish(self._manifest())
         for task in self._board:
             self.world.broker.publish(task)
@@ -150,12 +152,24 @@ class AggregatorShell:
 
     def _absorb(self, effect: co.Absorb) -> None:
         journal = self.disk.journal
-        if journal is None or effect.device not in journal.kept or not journal.whole(journal.kept[effect.device][0]):
+        if (
+            journal is None
+            or effect.device not in journal.kept
+            or not journal.whole(journal.kept[effect.device][0])
+        ):
             raise MisuseError(f"{effect} of an update that is not whole in the journal")
-        demand(self.machine.phase is Phase.OPEN, f"{effect.update.decode()} is absorbed after its round was closed")
+        demand(
+            self.machine.phase is Phase.OPEN,
+            f"{effect.update.decode()} is absorbed after its round was closed",
+        )
         self.absorbing += 1
         # Mostly quick, now and then not.
-        self.after(self.world.random.random() ** 4 * ABSORB_S, self._absorb_now, journal, journal.kept[effect.device][0])
+        self.after(
+            self.world.random.random() ** 4 * ABSORB_S,
+            self._absorb_now,
+            journal,
+            journal.kept[effect.device][0],
+        )
 
     def _absorb_now(self, journal: SimulatedJournal, update: SimulatedUpdate) -> None:
         self.absorbing -= 1
@@ -266,7 +280,7 @@ class AggregatorShell:
         yield DISK_S
         self.disk.journal = None
 
-    def _report(self, report: co.Report) -> Generator[float, None, None]:
+    def _report(self, report: Report) -> Generator[float, None, None]:
         self.world.invariants.reported(report)
         yield 0.0
 

@@ -8,9 +8,9 @@ and receipts can be lost at any time, because a broker's queue is only so long.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fedmq.protocol.messages import Birth, Manifest, Receipt, Task
+from fedmq.protocol.messages import Beacon, Birth, Manifest, Receipt, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ class Status:
 
 
 Upward: TypeAlias = Piece | Status
-Downward: TypeAlias = Task | Manifest | Receipt
+Downward: TypeAlias = Task | Manifest | Receipt | Beacon
 
 
 @dataclass(slots=True, eq=False)
@@ -189,11 +189,11 @@ class Broker:
         for name, births in self.status.items():
             self._to_aggregator(Status(name, births[-1]), stream=name)
 
-    def publish(self, message: Task | Manifest) -> None:
-        """Retain a task or a manifest, and hand it to all who are there."""
+    def publish(self, message: Task | Manifest | Beacon) -> None:
+        """Retain a task or a manifest, and hand it to all who are there, as a beacon."""
         if isinstance(message, Task):
             self.task.append(message)
-        else:
+        elif isinstance(message, Manifest):
             self.manifest.append(message)
         for link in self.links.values():
             if link.alive:
@@ -208,8 +208,9 @@ class Broker:
     def roll_back(self) -> None:
         """Be killed: retained messages are older ones, what waited is gone, every link breaks."""
         random = self.world.random
-        for retained in (self.task, self.manifest, *self.status.values()):
-            if len(retained) > 1 and random.random() < 0.7:  # noqa: PLR2004 - more often than not
+        everything: list[list[Any]] = [self.task, self.manifest, *self.status.values()]
+        for retained in everything:
+            if len(retained) > 1 and random.choice((True, True, False)):
                 retained.pop()
         self._offline_for_aggregator.clear()
         self._offline_for_device.clear()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmq.errors import MisuseError
 from fedmq.protocol import participation as pa
-from fedmq.protocol.messages import Manifest, Receipt, Task
+from fedmq.protocol.messages import Beacon, Manifest, Receipt, Task
 from fedmq.testing.world_aggregator import LAYOUT
 from fedmq.testing.world_broker import Piece, SimulatedUpdate
 
@@ -85,6 +85,8 @@ class DeviceShell:
                 self.tell(pa.Published(message))
             case Receipt():
                 self.tell(pa.Receipted(message))
+            case Beacon():
+                self.tell(pa.Connected())
 
     # --- the machine --------------------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class Setting:
     """One world: how many devices, how rounds are run, how long the storm lasts.
 
     chunks: messages that an update is cut into. keyframe_every: versions from one whole model to the next.
-    keeps_replica: devices keep the model on disk. mourned: one device is dead when the storm is over, and its will came.
+    keeps_replica: devices keep the model on disk. mourned: when the storm is over one device is dead, its will here.
     """
 
     devices: int = 4
@@ -106,7 +106,7 @@ class Setting:
         soft = random.choice((20.0, 40.0))
         faults = Faults.draw(random)
         # A broker that was rolled back shows a dead device as alive, and nobody is left to correct it.
-        mourned = devices > min_devices and not faults.rollback_every_s and random.random() < 0.5
+        mourned = devices > min_devices and not faults.rollback_every_s and random.choice((True, False))
         quorum = random.randint(1, min_devices)
         # Where a cohort is drawn, it must be able to make the quorum more often than not.
         fraction = random.choice((1.0, 0.6)) if quorum <= devices // 2 else 1.0
@@ -123,7 +123,7 @@ class Setting:
             policy=policy,
             chunks=random.choice((1, 1, 2, 3)),
             keyframe_every=random.choice((1, 3)),
-            keeps_replica=random.random() < 0.5,
+            keeps_replica=random.choice((True, False)),
             mourned=mourned,
             storm_s=random.choice((60.0, 120.0, 200.0)),
             faults=faults,

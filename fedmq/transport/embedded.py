@@ -63,8 +63,9 @@ class Embedded:
 
     name: Final = "embedded"
 
-    def __init__(self) -> None:
-        self._port: int | None = None
+    def __init__(self, port: int | None = None) -> None:
+        """Listen on `port`, or on a free one."""
+        self._port = port
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._broker: Broker | None = None
 

@@ -50,6 +50,10 @@ FromPaho: TypeAlias = Any
 _CLOSE_S: Final = 3.0
 """Seconds that an orderly disconnect may take before the socket is simply closed."""
 
+INBOX_BYTES: Final = 8 * 2**20
+"""Payload bytes that may wait in the inbox before the socket is left unread, so that the broker has to hold the rest:
+mosquitto 2.0.11 keeps to nobody's receive maximum after the first acknowledgement."""
+
 _PUBACK: Final = b"\x40\x02"
 
 
@@ -75,6 +79,8 @@ class Link:
 
     def __init__(self, client: aiomqtt.Client, address: str, *, unordered: int, largest: int) -> None:
         self.inbox: list[tuple[int, Message]] = []
+        self._inbox_bytes = 0
+        self._paused = False
         self.broken: str | None = None
         self.granted = Granted(session_present=False, properties=None)
         self._address = address
@@ -202,6 +208,26 @@ class Link:
         if packets and self.broken is None:
             self._paho._packet_queue(MessageType.PUBACK, packets, 0, 1)  # noqa: SLF001
 
+    def drain(self) -> list[tuple[int, Message]]:
+        """Return what is in the inbox, and read on if it was full."""
+        batch, self.inbox, self._inbox_bytes = self.inbox, [], 0
+        if self._paused and self._socket is not None and self.broken is None:
+            self._paused = False
+            self._loop.add_reader(self._socket.fileno(), self._read_on)
+        return batch
+
+    def _read_on(self) -> None:
+        """Read as aiomqtt does; its own reader went when reading was paused."""
+        self._paho.loop_read()
+        while self._socket is not None and self.broken is None and self._socket.pending() > 0:
+            self._paho.loop_read()
+
+    def _pause(self) -> None:
+        """Leave the socket unread while the inbox is full; not while an answer is awaited that may be next in line."""
+        if self._inbox_bytes > INBOX_BYTES and not self._paused and not self._replies and self._socket is not None:
+            self._paused = True
+            self._loop.remove_reader(self._socket.fileno())
+
     async def arrival(self) -> None:
         """Wait until there is something in `inbox`, or the link breaks."""
         self._arrival = self._loop.create_future()
@@ -291,6 +317,8 @@ class Link:
     def _take(self, identifier: int, message: Message) -> None:
         if identifier or len(self.inbox) < self._unordered:
             self.inbox.append((identifier, message))
+            self._inbox_bytes += len(message.payload)
+            self._pause()
             self._wake()
         else:
             _log.warning("dropped a QoS 0 message on %r: they come faster than they are read", message.topic)

@@ -235,7 +235,7 @@ class MqttConnection:
     def _take_up(self) -> Sequence[Message]:
         if self._link.broken is not None:  # what is left in the inbox comes again
             raise self._link.lost()
-        batch, self._link.inbox = self._link.inbox, []
+        batch = self._link.drain()
         self._taken = [identifier for identifier, _ in batch]
         return [message for _, message in batch]
 

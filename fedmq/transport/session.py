@@ -85,7 +85,7 @@ class Session:
     async def close(self) -> None:
         """End `run` and disconnect in good order; nothing is published. May be called twice.
 
-        Called from `on_messages` or `on_connected`, it returns at once, and the end comes when that call has returned.
+        Called from `on_messages` or `on_connected`, it returns at once: the link ends, and `run` when that call has.
         """
         self._closed = True
         for waiter in self._waiters:

@@ -114,7 +114,7 @@ class Topics:
 
     def device_filters(self, device: str) -> tuple[str, ...]:
         """What a device subscribes to for good; model frames come on demand."""
-        return (self.receipt(device), self.manifest, self.task)
+        return (self.receipt(device), self.beacon, self.manifest, self.task)
 
     def parse_up(self, topic: str) -> UpdateTopic | StatusTopic:
         """Say what a topic under ``up/`` means. Raises MessageError where it means nothing."""

@@ -34,7 +34,9 @@ CERTIFICATE, PASSWORD, WEBSOCKET = 8883, 8884, 8443
 
 def provision(folder: Path) -> Path:
     """Copy the configuration and do what its README says: certificates and accounts, by the scripts beside it."""
-    shutil.copytree(BROKER_CONFIG, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("certificates", "data"))
+    shutil.copytree(
+        BROKER_CONFIG, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("certificates", "data")
+    )
     script(folder, "make_certificates.sh", "broker", "broker.example.org")
     script(folder, "make_certificates.sh", "device", *DEVICES, "lost-device")
     for role in ("aggregator", "monitor"):
@@ -156,7 +158,9 @@ class ConfiguredBroker:
             f"mqtts://{LOOPBACK}:{port or self.ports[CERTIFICATE]}", credentials, protocol=protocol
         )
 
-    def by_password(self, name: str | None, password: str | None = None, *, protocol: Protocol = 5) -> Transport:
+    def by_password(
+        self, name: str | None, password: str | None = None, *, protocol: Protocol = 5
+    ) -> Transport:
         """Return the way in for the account of `name`, with its own password where none is given."""
         credentials = Credentials(name, password or self.password(name), self.folder / "certificates/ca.pem")
         return open_transport(f"mqtts://{LOOPBACK}:{self.ports[PASSWORD]}", credentials, protocol=protocol)

@@ -9,7 +9,7 @@ import shutil
 import ssl
 import subprocess
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import aiomqtt
 import pytest
@@ -91,7 +91,9 @@ def protocol(request: pytest.FixtureRequest) -> Protocol:
 
 
 @pytest.fixture(params=["certificate", "password"])
-def enter(request: pytest.FixtureRequest, broker: ConfiguredBroker, protocol: Protocol) -> Callable[[str], Transport]:
+def enter(
+    request: pytest.FixtureRequest, broker: ConfiguredBroker, protocol: Protocol
+) -> Callable[[str], Transport]:
     """Each way in, under each version of MQTT."""
     way = broker.by_certificate if request.param == "certificate" else broker.by_password
     return lambda name: way(name, protocol=protocol)
@@ -108,16 +110,32 @@ class TestProtocol:
     async def test_aggregator_and_device_can_say_and_hear_all_that_the_protocol_needs(
         self, enter: Callable[[str], Transport], join: Joining, topics: Topics
     ) -> None:
-        aggregator = await join(enter("aggregator"), "aggregator", Outgoing(topics.beacon, b"gone", retain=True))
-        device = await join(enter("device-1"), "device-1", Outgoing(topics.status("device-1"), b"gone", retain=True))
+        aggregator = await join(
+            enter("aggregator"), "aggregator", Outgoing(topics.beacon, b"gone", retain=True)
+        )
+        device = await join(
+            enter("device-1"), "device-1", Outgoing(topics.status("device-1"), b"gone", retain=True)
+        )
         await aggregator.subscribe(*topics.aggregator_filters)
-        await device.subscribe(*topics.device_filters("device-1"), topics.frame_filter(3), topics.beacon, topics.report)
+        await device.subscribe(
+            *topics.device_filters("device-1"), topics.frame_filter(3), topics.beacon, topics.report
+        )
 
-        said = [topics.frame(3, 0), topics.frame(3, 1), topics.manifest, topics.task, topics.beacon, topics.report]
+        said = [
+            topics.frame(3, 0),
+            topics.frame(3, 1),
+            topics.manifest,
+            topics.task,
+            topics.beacon,
+            topics.report,
+        ]
         for topic in said:
             await say(aggregator, topic, retain=True)
         await say(aggregator, topics.receipt("device-1"))
-        assert topics_of(await hears(device, topics.receipt("device-1"))) == {*said, topics.receipt("device-1")}
+        assert topics_of(await hears(device, topics.receipt("device-1"))) == {
+            *said,
+            topics.receipt("device-1"),
+        }
 
         answers = [topics.status("device-1"), topics.update("device-1", 1), topics.update("device-1", 1, 7)]
         for topic in answers:
@@ -168,16 +186,6 @@ class TestProtocol:
         assert topics_of(await hears(aggregator, topics.status("device-1"))) == {topics.status("device-1")}
         with pytest.raises(TransportError):
             await join(open_transport(address, Credentials("device-1", "wrong", ca), protocol=5), "device-1")
-
-    async def test_the_health_check_of_the_compose_file_works(self, broker: ConfiguredBroker) -> None:
-        client = broker.folder / "certificates/clients/monitor"
-        done = subprocess.run(
-            ["mosquitto_sub", "-h", "localhost", "-p", str(broker.ports[CERTIFICATE]), "-t", "$SYS/broker/uptime",
-             "-C", "1", "-W", "5", "-i", "monitor", "--cafile", broker.folder / "certificates/ca.pem",
-             "--cert", f"{client}.pem", "--key", f"{client}.key"],
-            capture_output=True, text=True, check=False, timeout=20,
-        )  # fmt: skip
-        assert done.stdout.endswith("seconds\n"), done.stderr
 
 
 # --- what must not: saying ----------------------------------------------------------------------------------------
@@ -239,10 +247,12 @@ class TestSaying:
         found = {message.topic: message.payload for message in await everything(witness, {own})}
         assert found.get(topic) != b"forged"
 
-    async def test_a_topic_alias_is_no_way_around(self, broker: ConfiguredBroker, join: Joining, topics: Topics) -> None:
+    async def test_a_topic_alias_is_no_way_around(
+        self, broker: ConfiguredBroker, join: Joining, topics: Topics
+    ) -> None:
         witness = await join(broker.by_password("witness"), "witness")
         await witness.subscribe(f"{topics.prefix}/#")
-        alias = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        alias = Properties(PacketTypes.PUBLISH)
         alias.TopicAlias = 1
         async with raw_client(broker, "device-1") as device:
             await device.publish(topics.task, b"forged", qos=1, properties=alias)
@@ -262,7 +272,9 @@ class TestSaying:
         async with Proxy(broker.ports[CERTIFICATE]) as proxy:
             forged = Outgoing(forbidden_to_say(topics)[what], b"forged", retain=True)
             with contextlib.suppress(BrokerRefused):
-                await join(broker.by_certificate("device-1", protocol=protocol, port=proxy.port), "device-1", forged)
+                await join(
+                    broker.by_certificate("device-1", protocol=protocol, port=proxy.port), "device-1", forged
+                )
             proxy.cut()
             # The same client again: before it is let in, the broker is done with the one before, will and all.
             device = await join(broker.by_certificate("device-1"), "device-1")
@@ -283,21 +295,24 @@ class TestSaying:
         await witness.subscribe(f"{topics.prefix}/#")
         own = topics.status("device-1")
         with pytest.raises(aiomqtt.MqttError):
-            async with raw_client(broker, "device-1", protocol) as device:
-                await device.publish(topics.update("device-1", 1), bytes(PACKET_BYTES), qos=1, timeout=1)
+            async with raw_client(broker, "device-1", protocol) as flooding:
+                await flooding.publish(topics.update("device-1", 1), bytes(PACKET_BYTES), qos=1, timeout=1)
         device = await join(broker.by_password("device-1", protocol=protocol), "device-1")
         largest = PACKET_BYTES - 200
         await say(device, topics.update("device-1", 2), bytes(largest))
         await say(device, own)
         heard = await hears(witness, own)
-        assert [(m.topic, len(m.payload)) for m in heard] == [(topics.update("device-1", 2), largest), (own, 1)]
+        assert [(m.topic, len(m.payload)) for m in heard] == [
+            (topics.update("device-1", 2), largest),
+            (own, 1),
+        ]
 
 
-def raw_client(broker: ConfiguredBroker, name: str, protocol: int = 5) -> aiomqtt.Client:
+def raw_client(broker: ConfiguredBroker, name: str, protocol: Literal["auto", 4, 5] = 5) -> aiomqtt.Client:
     """A client that checks nothing by itself."""
     return aiomqtt.Client(
         "127.0.0.1", broker.ports[PASSWORD], username=name, password=broker.password(name), identifier="raw",
-        protocol=aiomqtt.ProtocolVersion(protocol), timeout=5,
+        protocol=aiomqtt.ProtocolVersion(4 if protocol == 4 else 5), timeout=5,
         tls_context=trusting(broker),
     )  # fmt: skip
 
@@ -321,13 +336,22 @@ def filters_too_far(topics: Topics) -> list[str]:
 class TestHearing:
     @pytest.mark.parametrize("number", range(len(filters_too_far(Topics("x")))))
     async def test_a_device_hears_what_is_for_all_and_for_itself_only(
-        self, number: int, broker: ConfiguredBroker, enter: Callable[[str], Transport], join: Joining, topics: Topics
+        self,
+        number: int,
+        broker: ConfiguredBroker,
+        enter: Callable[[str], Transport],
+        join: Joining,
+        topics: Topics,
     ) -> None:
         heard = await self._heard_by(enter("device-1"), filters_too_far(topics)[number], broker, join, topics)
         assert heard == {topics.task}
 
-    async def test_the_attack_would_show_a_leak(self, broker: ConfiguredBroker, join: Joining, topics: Topics) -> None:
-        heard = await self._heard_by(broker.by_password("witness"), f"{topics.prefix}/#", broker, join, topics)
+    async def test_the_attack_would_show_a_leak(
+        self, broker: ConfiguredBroker, join: Joining, topics: Topics
+    ) -> None:
+        heard = await self._heard_by(
+            broker.by_password("witness"), f"{topics.prefix}/#", broker, join, topics
+        )
         assert {topics.status("device-2"), topics.update("device-2", 1), topics.receipt("device-2")} < heard
 
     async def _heard_by(
@@ -353,7 +377,9 @@ class TestHearing:
 
 
 class TestComingIn:
-    async def test_without_an_account(self, broker: ConfiguredBroker, join: Joining, protocol: Protocol) -> None:
+    async def test_without_an_account(
+        self, broker: ConfiguredBroker, join: Joining, protocol: Protocol
+    ) -> None:
         with pytest.raises(BrokerRefused):
             await join(broker.by_password(None, protocol=protocol), "device-1")
 
@@ -376,7 +402,9 @@ class TestComingIn:
     ) -> None:
         shutil.copy(broker.folder / "make_certificates.sh", tmp_path)
         script(tmp_path, "make_certificates.sh", "device", "device-1")
-        stranger = broker.by_certificate("device-1", certificates=tmp_path / "certificates", protocol=protocol)
+        stranger = broker.by_certificate(
+            "device-1", certificates=tmp_path / "certificates", protocol=protocol
+        )
         with pytest.raises(TransportError):
             await join(stranger, "device-1")
 
@@ -385,13 +413,17 @@ class TestComingIn:
             "device-1", broker.password("device-1"), broker.folder / "certificates/ca.pem"
         )
         with pytest.raises(TransportError):
-            await join(open_transport(f"mqtts://127.0.0.1:{broker.ports[CERTIFICATE]}", credentials), "device-1")
+            await join(
+                open_transport(f"mqtts://127.0.0.1:{broker.ports[CERTIFICATE]}", credentials), "device-1"
+            )
 
     async def test_with_the_broker_s_own_certificate(self, broker: ConfiguredBroker, join: Joining) -> None:
         own = broker.folder / "certificates"
         credentials = Credentials(None, None, own / "ca.pem", own / "broker.pem", own / "broker.key")
         with pytest.raises(TransportError):
-            await join(open_transport(f"mqtts://127.0.0.1:{broker.ports[CERTIFICATE]}", credentials), "broker")
+            await join(
+                open_transport(f"mqtts://127.0.0.1:{broker.ports[CERTIFICATE]}", credentials), "broker"
+            )
 
     async def test_a_user_name_beside_a_certificate_changes_nothing(
         self, broker: ConfiguredBroker, join: Joining, topics: Topics, protocol: Protocol
@@ -415,17 +447,18 @@ class TestComingIn:
         await say(aggregator, topics.receipt("device-1"))
         assert topics_of(await hears(device, topics.receipt("device-1"))) == {topics.receipt("device-1")}
 
-    @pytest.mark.parametrize(("version", "granted"), [("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)])
+    @pytest.mark.parametrize(("version", "granted"), [("-tls1_1", 0), ("-tls1_2", 1), ("-tls1_3", 1)])
     @pytest.mark.parametrize("port", [PASSWORD, WEBSOCKET])
-    def test_old_tls_is_refused(self, broker: ConfiguredBroker, port: int, version: str, granted: bool) -> None:
+    def test_old_tls_is_refused(
+        self, broker: ConfiguredBroker, port: int, version: str, granted: int
+    ) -> None:
         done = subprocess.run(
             ["openssl", "s_client", "-connect", f"127.0.0.1:{broker.ports[port]}", version, "-cipher",
              "DEFAULT@SECLEVEL=0"],
             input="", capture_output=True, text=True, check=False, timeout=20,
         )  # fmt: skip
-        assert (done.returncode == 0) is granted, done.stderr
+        assert (done.returncode == 0) == granted, done.stderr
 
     def test_no_other_port_is_open(self, broker: ConfiguredBroker) -> None:
         opened = set(map(int, re.findall(r"listen socket on port (\d+)", broker.log())))
         assert opened == {broker.ports[CERTIFICATE], broker.ports[PASSWORD], broker.ports[WEBSOCKET]}
-

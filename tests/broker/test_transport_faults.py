@@ -191,6 +191,42 @@ async def test_the_brokers_limits_are_heeded() -> None:
         await connection.close()
 
 
+async def test_a_flood_at_qos_0_is_dropped_where_it_cannot_be_held_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Fake(GOOD_311 + b"\x30\x04\x00\x01ax" * 500) as broker:
+        connection = await broker.transport(MQTT_3_1_1).connect(Profile("me", receive_maximum=10))
+        await until(lambda: "faster than they are read" in caplog.text)
+        assert len(await connection.receive()) == 10
+        await connection.close()
+
+
+async def test_the_brokers_last_words_are_passed_on() -> None:
+    async with Fake(GOOD_5 + b"\xe0\x02\x8e\x00") as broker:
+        connection = await broker.transport(MQTT_5).connect(ME)
+        error = await raises(ConnectionLost, connection.receive())
+        assert "another program connected under the same identity" in str(error)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\x90\x01\x00",  # a SUBACK that ends too soon
+        b"\xe0\x03\x7b\x05\xff",  # a DISCONNECT with a reason and properties that do not exist
+        b"\x32\x05\x00\x01a\x00\x00",  # a PUBLISH with packet identifier 0
+        b"\x30\x02\x00\x09",  # a PUBLISH whose topic is longer than itself
+        b"\x30\xff\xff\xff\xff\x01",  # a length without end
+        b"\x30\xff\xff\xff\x7f",  # a packet of 256 MiB
+        b"\x00\x00",  # no packet at all
+    ],
+)
+async def test_packets_that_make_no_sense_end_the_link_and_nothing_else(nonsense: bytes) -> None:
+    async with Fake(GOOD_5 + nonsense) as broker:
+        connection = await broker.transport(MQTT_5).connect(ME)
+        await raises(ConnectionLost, connection.receive(), within_s=5.0)
+        await until(lambda: not broker.open)
+
+
 async def test_a_publish_that_is_never_acknowledged_breaks_the_link() -> None:
     async with Fake(GOOD_5) as broker:
         connection = await broker.transport(MQTT_5, patience=Patience(0.2, slowest=1e6)).connect(ME)
@@ -354,7 +390,7 @@ KINDS = [
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing ends a child whose parent is killed")
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_private_broker_does_not_outlive_a_parent_that_is_killed(kind: str) -> None:
+async def test_a_private_broker_does_not_outlive_a_parent_that_is_killed(kind: str, tmp_path: Path) -> None:
     program = (
         "import asyncio\n"
         "from fedmq.transport.private import private_broker\n"
@@ -364,8 +400,9 @@ async def test_a_private_broker_does_not_outlive_a_parent_that_is_killed(kind: s
         "        await asyncio.sleep(1000)\n"
         "asyncio.run(main())\n"
     )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # what it cannot clear away goes with the test
     parent = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE, env=environment
     )
     assert parent.stdout is not None
     address = (await asyncio.wait_for(parent.stdout.readline(), 30.0)).decode().strip()

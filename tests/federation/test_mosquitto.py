@@ -44,13 +44,15 @@ async def test_rounds_over_a_real_broker(tmp_path: Path, protocol: Literal[4, 5]
 async def test_a_broker_killed_in_mid_federation_is_survived(tmp_path: Path) -> None:
     policy = Policy(min_devices=3, quorum=3, soft_deadline_s=60, hard_deadline_s=60)
     federation = Federation("test", policy=policy, stop=StopWhen(rounds=6))
-    async with private_mosquitto() as broker:
-        async with rig(federation, lambda: open_transport(broker.address, Credentials()), tmp_path) as running:
-            running.start_aggregator()
-            running.start_devices([ShiftTrainer(shift=shift) for shift in (1, 2, 3)])
-            await running.until(lambda: len(running.reports) >= 2)
-            await broker.kill()
-            await broker.start()
-            await running.ended(90)
+    async with (
+        private_mosquitto() as broker,
+        rig(federation, lambda: open_transport(broker.address, Credentials()), tmp_path) as running,
+    ):
+        running.start_aggregator()
+        running.start_devices([ShiftTrainer(shift=shift) for shift in (1, 2, 3)])
+        await running.until(lambda: len(running.reports) >= 2)
+        await broker.kill()
+        await broker.start()
+        await running.ended(90)
     np.testing.assert_array_equal(running.model, np.full(21, 12, np.float32))
     assert all(report.accepted == 3 for report in running.reports)

@@ -89,7 +89,11 @@ class Terminals:
     def start(self, name: str, *arguments: str) -> subprocess.Popen[str]:
         with (self.folder / f"{name}.log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "fedmq.cli", *arguments], cwd=self.folder, stdout=log, stderr=log, text=True
+                [sys.executable, "-m", "fedmq.cli", *arguments],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                text=True,
             )
         self.running[name] = process
         return process
@@ -138,7 +142,10 @@ async def test_three_devices_and_an_aggregator(terminals: Terminals, tmp_path: P
     assert "ended: 3 rounds trained" in terminals.log("device-2")
     assert "round 3: accepted" in terminals.log("device-1")
     found = subprocess.run(
-        [sys.executable, "-m", "fedmq.cli", "inspect", "state", "--json"], cwd=tmp_path, capture_output=True, check=True
+        [sys.executable, "-m", "fedmq.cli", "inspect", "state", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
     )
     assert json.loads(found.stdout)["progress"]["steps"] == 3
 
@@ -150,7 +157,10 @@ async def test_killed_processes_go_on_where_they_were(terminals: Terminals, tmp_
         for number in (1, 2, 3):
             terminals.start(f"device-{number}", "device", f"device-{number}.toml")
         terminals.until("aggregator", "2/8")
-        for name, again in (("aggregator", ["aggregate", "federation.toml"]), ("device-2", ["device", "device-2.toml"])):
+        for name, again in (
+            ("aggregator", ["aggregate", "federation.toml"]),
+            ("device-2", ["device", "device-2.toml"]),
+        ):
             os.kill(terminals.running[name].pid, signal.SIGKILL)
             terminals.running[name].wait()
             terminals.start(name, *again)

@@ -59,10 +59,14 @@ async def test_one_model_sent_by_all_averages_to_itself(tmp_path: Path, name: st
     encoding, rule = Encoding(up=parse(codec)), preset(name)
     target = np.random.default_rng(1).normal(size=SMALL.size).astype(np.float32)
     broker = MemoryBroker()
-    async with rig(federation(3, rounds=3, rule=rule, encoding=encoding), lambda: broker, tmp_path) as running:
+    async with rig(
+        federation(3, rounds=3, rule=rule, encoding=encoding), lambda: broker, tmp_path
+    ) as running:
         running.start_aggregator(first=target)
         metrics = {"accuracy": 0.5, "loss": 1.0}
-        running.start_devices([ShiftTrainer(become=lambda _: target, examples=n, metrics=metrics) for n in (1, 10, 999)])
+        running.start_devices(
+            [ShiftTrainer(become=lambda _: target, examples=n, metrics=metrics) for n in (1, 10, 999)]
+        )
         await running.ended()
     np.testing.assert_array_equal(running.model, target)
 
@@ -78,8 +82,12 @@ async def test_models_travel_in_key_frames_and_deltas(tmp_path: Path, down: str,
         running.start_aggregator(first=noise)
         running.start_devices([ShiftTrainer(LARGE, shift=0.25), ShiftTrainer(LARGE, shift=0.75)])
         await running.ended()
-        held = {bytes(device.replica.vector.tobytes()) for device in running.devices.values() if device.replica.vector is not None}
-        frames = [topic for topic in broker.retained("fedmq/v1/test/all/model/+/+")]
+        held = {
+            bytes(device.replica.vector.tobytes())
+            for device in running.devices.values()
+            if device.replica.vector is not None
+        }
+        frames = list(broker.retained("fedmq/v1/test/all/model/+/+"))
     assert len(held) == 1
     worst = np.abs(running.model - (noise + 2.5)).max()
     assert worst <= {"float32": 2e-6, "float16": 0.01, "int8 | lzma": 0.3}[down]
@@ -138,7 +146,9 @@ async def test_a_late_joiner_finds_task_and_model(tmp_path: Path) -> None:
     np.testing.assert_array_equal(running.model, np.full(SMALL.size, 6, np.float32))
 
 
-async def test_a_device_for_another_model_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_device_for_another_model_is_told_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     broker = MemoryBroker()
     async with rig(federation(1, rounds=2), lambda: broker, tmp_path) as running:
         running.start_aggregator()
@@ -174,7 +184,7 @@ async def test_too_few_updates_abandon_the_round_and_say_so(tmp_path: Path) -> N
         running.start_aggregator()
         running.start_devices([ShiftTrainer(), ShiftTrainer(become=fail)])  # type: ignore[arg-type]
         assert await running.ended() == "2 rounds in a row were abandoned"
-    assert [report.outcome for report in running.reports] == ["abandoned: 1 accepted at the deadline, the quorum is 2"] * 2
+    assert [report.outcome for report in running.reports] == [
+        "abandoned: 1 accepted at the deadline, the quorum is 2"
+    ] * 2
     np.testing.assert_array_equal(running.model, np.zeros(SMALL.size, np.float32))
-
-

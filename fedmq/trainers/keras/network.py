@@ -7,8 +7,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from fedmq.trainers.batches import layer_seeds
 from fedmq.trainers.keras.optimizers import OptimizerState, optimizers_of, pulled
 from fedmq.trainers.keras.runtime import keras, tf
@@ -48,6 +46,11 @@ class Stretch:
     orders: Rows
     cuts: Rows
     limits: Rows
+
+    @property
+    def plan(self) -> tuple[Rows, Rows, Rows]:
+        """Orders, cuts and limits, as the compiled loop takes them."""
+        return self.orders, self.cuts, self.limits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,12 +102,12 @@ class Network:
         self, vector: Vector, personal: Vector, stretches: Iterable[Stretch], settings: Settings, seed: int
     ) -> Outcome:
         """Train from these weights over all `stretches`, of which the first begins the round."""
-        rate = np.float32(self._optimizers[0].chosen_rate(settings.learning_rate))
-        start = (*self._start(vector, personal, seed), rate, np.float32(settings.proximal))
+        rate = tf.constant(self._optimizers[0].chosen_rate(settings.learning_rate), tf.float32)
+        start = (*self._start(vector, personal, seed), rate, tf.constant(settings.proximal, tf.float32))
         shared, own, figures, names = *start[:2], tf.zeros(0), list[str]()
         for part in stretches:
             call = self._training(part.begin, part.examples, proximal=settings.proximal > 0)
-            shared, own, figures = call(*start, part.examples.parts, part.orders, part.cuts, part.limits)
+            shared, own, figures = call(*start, part.examples.parts, *map(tf.constant, part.plan))
             names = self._names[part.examples.signature][0]
         if any(optimizer.averages for optimizer in self._optimizers):
             shared, own = self._averaged()
@@ -152,8 +155,10 @@ class Network:
         if self._model.run_eagerly:
             return function
         signature = [_VECTOR, _VECTOR, _INTEGERS, *inputs]
-        compiled: Callable[..., tf.Tensor] = tf.function(function, input_signature=signature, autograph=False)
-        return compiled
+        general = tf.function(function, input_signature=signature, autograph=False)
+        # The one trace, called directly: looking it up by its arguments takes a good part of a small model's round.
+        concrete: Callable[..., tf.Tensor] = general.get_concrete_function()
+        return concrete
 
     # What follows runs in compiled functions; where the model is compiled with `run_eagerly`, as it stands.
 

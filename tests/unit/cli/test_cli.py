@@ -61,7 +61,9 @@ def test_version() -> None:
         (["init", "x.py", "--trainer", "json:nothing"], "has no function 'nothing'"),
     ],
 )
-def test_nonsense_gets_one_sentence(arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nonsense_gets_one_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     told = run(*arguments, code=1)
     assert sentence in told
@@ -76,16 +78,21 @@ def test_a_device_file_with_a_bad_broker(tmp_path: Path) -> None:
 
 def test_aggregate_check_explains_the_file(tmp_path: Path) -> None:
     path = tmp_path / "federation.toml"
-    path.write_text('[federation]\nname = "watch"\nfolder = "s"\n[model]\nmodule = "m.py"\n[rule]\npreset = "fedavgm"\n')
+    path.write_text(
+        '[federation]\nname = "watch"\nfolder = "s"\n[model]\nmodule = "m.py"\n[rule]\npreset = "fedavgm"\n'
+    )
     told = run("aggregate", str(path), "--check")
     assert "watch" in told
     assert "momentum(0.9)" in told
 
 
 def test_inspect_knows_a_model_and_a_message(tmp_path: Path) -> None:
-    save_model(tmp_path / "m.fedmq", StoredModel(Layout((Variable("w", (3,)),)), np.zeros(3, np.float32), {"version": 4}))
+    save_model(
+        tmp_path / "m.fedmq",
+        StoredModel(Layout((Variable("w", (3,)),)), np.zeros(3, np.float32), {"version": 4}),
+    )
     assert json.loads(run("inspect", str(tmp_path / "m.fedmq"), "--json"))["parameters"] == 3
-    (tmp_path / "captured").write_bytes(encode(Beacon(True, b"12345678", 3)))
+    (tmp_path / "captured").write_bytes(encode(Beacon(alive=True, run=b"12345678", epoch=3)))
     assert "Beacon" in run("inspect", str(tmp_path / "captured"))
     (tmp_path / "other").write_bytes(b"something else")
     assert "nothing that fedmq knows" in run("inspect", str(tmp_path / "other"), code=1)

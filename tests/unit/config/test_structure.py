@@ -46,7 +46,9 @@ def test_relative_paths_are_taken_from_the_file_s_folder(tmp_path: Path) -> None
 
 
 def test_a_dotted_module_stays_as_it_is(tmp_path: Path) -> None:
-    assert read(START.replace("my_model.py", "fedmq.demos.mnist"), tmp_path).model.module == "fedmq.demos.mnist"
+    assert (
+        read(START.replace("my_model.py", "fedmq.demos.mnist"), tmp_path).model.module == "fedmq.demos.mnist"
+    )
 
 
 def test_everything_can_be_said(tmp_path: Path) -> None:
@@ -100,7 +102,10 @@ WRONG = {
     "[rule]\nstep = { kind = 'momentun' }": ("line 7", "did you mean 'momentum'?"),
     "[rule]\nstep = { beta = 0.5 }": ("line 7", "a table with a kind was wanted"),
     "[rule]\nstep = 3": ("line 7", "a table with a kind was wanted"),
-    "[rule]\nguards = ['finite',\n  { kind = 'norm_clip', limt = 3 },\n]": ("line 7", "limt is unknown here (did you mean 'limit'?)"),
+    "[rule]\nguards = ['finite',\n  { kind = 'norm_clip', limt = 3 },\n]": (
+        "line 7",
+        "limt is unknown here (did you mean 'limit'?)",
+    ),
     "[rule]\npreset = 'fedagv'": ("line 6", "did you mean 'fedavg'?"),
     "[rule]\npreset = 3": ("line 6", "a text in quotes was wanted"),
     "[encoding]\nup = 'int8 | lzm'": ("line 7", "did you mean `lzma`?"),
@@ -155,7 +160,9 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         load(tmp_path / "x.toml", DeviceFile)
 
 
-def test_a_password_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_comes_from_a_file_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "secret").write_text("from the file\n")
     text = START + '[broker]\nuser = "aggregator"\n'
     monkeypatch.setenv("FEDMQ_PASSWORD", "from the environment")

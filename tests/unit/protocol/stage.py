@@ -38,9 +38,8 @@ class Stage:
         self.now = 1000.0
         self.effects: list[co.CoordinatorEffect] = []
 
-    @property
-    def phase(self) -> Phase:
-        return self.machine.phase
+    def at(self, phase: Phase) -> bool:
+        return self.machine.phase is phase
 
     @property
     def round(self) -> int:
@@ -69,7 +68,7 @@ class Stage:
     def opened(self, *devices: str) -> Stage:
         """Start, and let these devices be born, which opens the first round."""
         self.tell(co.Started(), *(born(device) for device in devices or ("ada", "bob")))
-        assert self.phase is Phase.OPEN
+        assert self.at(Phase.OPEN)
         return self
 
     def offer(self, device: str, update: bytes | None = None, **other: object) -> list[co.CoordinatorEffect]:
@@ -79,7 +78,9 @@ class Stage:
         given = {"run": RUN, "round": self.round, "nbytes": 10, "opening": True, **other}
         return co.Offered(device=device, update=update or device.encode(), **given)  # type: ignore[arg-type]
 
-    def complete(self, device: str, update: bytes | None = None, **other: object) -> list[co.CoordinatorEffect]:
+    def complete(
+        self, device: str, update: bytes | None = None, **other: object
+    ) -> list[co.CoordinatorEffect]:
         given = {"round": self.round, "model": self.machine.progress.version, "layout": LAYOUT, **other}
         return self.tell(co.Completed(device=device, update=update or device.encode(), **given))  # type: ignore[arg-type]
 
@@ -129,7 +130,7 @@ def stage_in(phase: Phase) -> Stage:
             stage.opened().accept("ada", "bob")
         case Phase.STOPPED:
             stage.tell(co.Started(), co.StopAsked("enough"))
-    assert stage.phase is phase
+    assert stage.at(phase)
     return stage
 
 
@@ -161,7 +162,8 @@ def manifest(version: int = 1, *, key: int | None = None, run: bytes = RUN) -> M
     """Return the manifest of `version` whose frames begin with a key-frame of version `key` (default: its own)."""
     first = version if key is None else key
     frames = tuple(
-        Frame(step, 0 if step == first else step - 1, "float32", 100, 1, b"", b"") for step in range(first, version + 1)
+        Frame(step, 0 if step == first else step - 1, "float32", 100, 1, b"", b"")
+        for step in range(first, version + 1)
     )
     return Manifest(run, version, LAYOUT, (3,), frames)
 

@@ -38,7 +38,9 @@ def test_about_the_wanted_share_is_in(fraction: float) -> None:
 
 
 def test_salts_differ_by_round_attempt_and_federation() -> None:
-    salts = {draw_salt(seed, round_, attempt) for seed in (b"a", b"b") for round_ in (1, 2) for attempt in (0, 1)}
+    salts = {
+        draw_salt(seed, round_, attempt) for seed in (b"a", b"b") for round_ in (1, 2) for attempt in (0, 1)
+    }
     assert len(salts) == 8
     assert {len(salt) for salt in salts} == {16}
 

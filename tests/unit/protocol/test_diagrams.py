@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("transitions", [coordinator.TRANSITIONS, participant.TRANSITIONS])
-def test_every_change_of_phase_is_an_arrow(transitions: Transitions) -> None:
+def test_every_change_of_phase_is_an_arrow(transitions: Transitions[Any]) -> None:
     diagram = mermaid(transitions)
     for (phase, event), targets in transitions.items():
         for target in targets - {phase}:
@@ -39,7 +39,7 @@ def test_the_table_has_a_row_for_each_entry() -> None:
 
 
 def test_the_glossary_names_fields_and_meaning() -> None:
-    assert glossary([Ticked]).endswith("| `Ticked` | – | Time has passed; nothing else has happened. |")
+    assert glossary([Ticked]).endswith("| `Ticked` | - | Time has passed; nothing else has happened. |")
 
 
 def test_the_page_knows_every_event_and_effect() -> None:

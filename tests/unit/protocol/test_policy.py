@@ -28,8 +28,12 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, float], word:
         Policy(**settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("fraction", "over", "invited"), [(0.1, 1.3, 0.13), (0.9, 1.3, 1.0), (1.0, 1.0, 1.0)])
-def test_over_selection_invites_more_but_never_more_than_all(fraction: float, over: float, invited: float) -> None:
+@pytest.mark.parametrize(
+    ("fraction", "over", "invited"), [(0.1, 1.3, 0.13), (0.9, 1.3, 1.0), (1.0, 1.0, 1.0)]
+)
+def test_over_selection_invites_more_but_never_more_than_all(
+    fraction: float, over: float, invited: float
+) -> None:
     assert Policy(fraction=fraction, over_selection=over).invited == pytest.approx(invited)
 
 
@@ -54,6 +58,8 @@ def test_no_target_is_never_reached() -> None:
     assert not StopWhen().reached(1e9)
 
 
-@pytest.mark.parametrize(("lower", "value", "reached"), [(False, 0.5, True), (False, 0.4, False), (True, 0.4, True)])
+@pytest.mark.parametrize(
+    ("lower", "value", "reached"), [(False, 0.5, True), (False, 0.4, False), (True, 0.4, True)]
+)
 def test_a_target_is_reached_from_its_side(lower: bool, value: float, reached: bool) -> None:  # noqa: FBT001
     assert StopWhen(target=0.5, lower_is_better=lower).reached(value) is reached

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -39,7 +37,7 @@ class CoordinatorWorld(RuleBasedStateMachine):
         self.journal: dict[str, bytes] = {}
         self.finish: co.Finish | None = None
         self.alarm: float | None = None
-        self.offered, self.verdicts, self.reported = 0, Counter[Verdict](), Counter[str]()
+        self.nature: dict[bytes, bool] = {}
         self.told: dict[bytes, Verdict] = {}
         self.accepted: set[bytes] = set()
         self.rounds: list[int] = []
@@ -73,9 +71,6 @@ class CoordinatorWorld(RuleBasedStateMachine):
             case co.WakeAt(time):
                 self.alarm = time
             case co.Tell(report):
-                self.reported.update(
-                    accepted=report.accepted, duplicate=report.duplicate, late=report.late, rejected=report.rejected
-                )
                 assert report.received == report.accepted + report.duplicate + report.late + report.rejected
 
     def note_reply(self, device: str, receipt: Receipt) -> None:
@@ -117,7 +112,7 @@ class CoordinatorWorld(RuleBasedStateMachine):
     @rule(data=st.data(), good=st.booleans())
     def absorb(self, data: st.DataObject, good: bool) -> None:  # noqa: FBT001 - drawn
         job = self.absorbing.pop(data.draw(st.integers(0, len(self.absorbing) - 1)))
-        if good:
+        if self.nature.setdefault(job.update, good):  # an update decodes, or not, whenever it is tried
             assert not any(update.startswith(job.device.encode()) for update in self.accepted)
             self.accepted.add(job.update)
             self.tell(co.Absorbed(job.device, job.round, job.update, Facts(1)))
@@ -142,9 +137,13 @@ class CoordinatorWorld(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """Crash after the commit of whatever was going on: the journal is there, the fold is not."""
-        open_task = self.machine.task if self.machine.phase not in {Phase.NEW, Phase.WAITING, Phase.STOPPED} else None
+        open_task = (
+            self.machine.task if self.machine.phase not in {Phase.NEW, Phase.WAITING, Phase.STOPPED} else None
+        )
         ledger = Ledger(self.machine.ledger.snapshot())
-        self.machine = Coordinator(TERMS, self.policy, StopWhen(), progress=self.machine.progress, ledger=ledger)
+        self.machine = Coordinator(
+            TERMS, self.policy, StopWhen(), progress=self.machine.progress, ledger=ledger
+        )
         self.absorbing, self.finish, self.alarm, self.accepted = [], None, None, set()
         self.tell(co.Started(open_task))
         for device, update in list(self.journal.items()) if open_task else []:
@@ -314,7 +313,12 @@ class ParticipantWorld(RuleBasedStateMachine):
     def wants_a_model(self) -> bool:
         machine = self.machine
         current, shown = machine.task, machine.manifest
-        if machine.phase is not Work.IDLE or current is None or shown is None or current.round in self.trained:
+        if (
+            machine.phase is not Work.IDLE
+            or current is None
+            or shown is None
+            or current.round in self.trained
+        ):
             return False
         return shown.version == current.model
 

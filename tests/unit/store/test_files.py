@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from fedmq.store.files import make_folder, remove, slot_file, whole_file, write_
 from fedmq.store.modelfile import StoredModel, load_model, save_model
 from fedmq.vectors import Layout, Variable
 
-LAYOUT = Layout((Variable("w", (2, 3)), Variable("mean", (3,), "statistic"), Variable("head", (4,), scope="personal")))
+LAYOUT = Layout(
+    (Variable("w", (2, 3)), Variable("mean", (3,), "statistic"), Variable("head", (4,), scope="personal"))
+)
 MODEL = StoredModel(LAYOUT, np.arange(9, dtype=np.float32), {"version": 3, "federation": "watch"})
 
 
@@ -20,11 +23,15 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_whole(path, b"old")
     with pytest.raises(RuntimeError), whole_file(path) as file:
-        file.write(b"new")
-        raise RuntimeError
+        _write_half(file)
     assert path.read_bytes() == b"old"
     write_whole(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def _write_half(file: BinaryIO) -> None:
+    file.write(b"ne")
+    raise RuntimeError
 
 
 def test_a_slot_is_written_in_place(tmp_path: Path) -> None:
@@ -38,10 +45,12 @@ def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:
     remove(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("act", [lambda path: write_whole(path / "x" / "y", b""), lambda path: make_folder(path / "f" / "g")])
+@pytest.mark.parametrize(
+    "act", [lambda path: write_whole(path / "x" / "y", b""), lambda path: make_folder(path / "f" / "g")]
+)
 def test_the_disk_s_refusal_is_one_sentence(tmp_path: Path, act: object) -> None:
     (tmp_path / "f").write_text("a file where a folder is wanted")
-    with pytest.raises(StoreError, match="cannot .*check the disk and its permissions"):
+    with pytest.raises(StoreError, match=r"cannot .*check the disk and its permissions"):
         act(tmp_path)  # type: ignore[operator]
 
 
@@ -56,7 +65,11 @@ def test_a_model_file_comes_back_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"", "not a fedmq model file"), (b"\x93\x01\x02\x03", "not a fedmq model file"), (b"\x96" + b"\x01" * 6, "format 1")],
+    [
+        (b"", "not a fedmq model file"),
+        (b"\x93\x01\x02\x03", "not a fedmq model file"),
+        (b"\x96" + b"\x01" * 6, "format 1"),
+    ],
 )
 def test_another_file_is_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
     path = tmp_path / "model.fedmq"

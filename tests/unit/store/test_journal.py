@@ -115,8 +115,12 @@ def test_a_full_disk_leaves_the_durable_part(journal: Journal, monkeypatch: pyte
     assert read_journal(journal.path)[1] == [PIECES[0], PIECES[2]]
 
 
-def test_a_system_that_takes_a_byte_at_a_time_gets_everything(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "writev", lambda handle, views: os.write(handle, bytes(views[0])[:7]) if len(views[0]) else 0)
+def test_a_system_that_takes_a_byte_at_a_time_gets_everything(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        os, "writev", lambda handle, views: os.write(handle, bytes(views[0])[:7]) if len(views[0]) else 0
+    )
     spots = journal.append(PIECES[:2])
     assert [journal.read(spot) for spot in spots] == PIECES[:2]
 

@@ -38,6 +38,7 @@ def test_who_subscribes_to_what() -> None:
     )
     assert WATCH.device_filters("pi-3") == (
         "fedmq/v1/watch/down/pi-3/receipt",
+        "fedmq/v1/watch/all/status",
         "fedmq/v1/watch/all/model",
         "fedmq/v1/watch/all/task",
     )

@@ -1,0 +1,47 @@
+"""A reader that does not keep up costs the broker memory, not this process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from fedmq.transport.address import Credentials, open_transport
+from fedmq.transport.interface import Outgoing, Profile
+from fedmq.transport.link import INBOX_BYTES
+
+if TYPE_CHECKING:
+    from fedmq.transport.mosquitto import Mosquitto
+
+pytestmark = pytest.mark.broker
+
+SIZE = 1_000_000
+COUNT = 40
+
+
+async def test_the_inbox_is_bounded_and_nothing_is_lost(shared_mosquitto: Mosquitto) -> None:
+    transport = open_transport(shared_mosquitto.address, Credentials())
+    slow = await transport.connect(Profile("slow-reader", durable=False))
+    await slow.subscribe("flood/#")
+    await _flood(transport, range(1))
+    assert len(await slow.receive()) == 1  # acknowledging once is what makes mosquitto 2.0.11 forget the receive maximum
+    waiting = asyncio.create_task(slow.receive())
+    await _flood(transport, range(1, COUNT))
+    numbers = [int.from_bytes(message.payload[:4], "big") for message in await waiting]
+    link = cast("Any", slow)._link
+    held = []
+    while len(numbers) < COUNT - 1:
+        held.append(sum(len(message.payload) for _, message in link.inbox))
+        numbers += [int.from_bytes(message.payload[:4], "big") for message in await slow.receive()]
+        await asyncio.sleep(0.05)  # the broker would fill the inbox meanwhile
+    await slow.close()
+    assert numbers == list(range(1, COUNT))
+    assert max(held) <= INBOX_BYTES + 2 * SIZE
+
+
+async def _flood(transport: Any, numbers: range) -> None:
+    sender = await transport.connect(Profile("flooder", durable=False))
+    for number in numbers:
+        await sender.publish(Outgoing(f"flood/{number}", number.to_bytes(4, "big") + bytes(SIZE - 4)))
+    await sender.close()

@@ -1,0 +1,245 @@
+"""The messages that the wire's test vectors hold: one small federation from its first model to its end, and extremes.
+
+Everything is written out, so that vectors come out the same on every machine and in every year.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass, replace
+
+from fedmq.protocol.messages import (
+    Beacon,
+    Birth,
+    Facts,
+    Frame,
+    Manifest,
+    Message,
+    Receipt,
+    Report,
+    Task,
+    TaskKind,
+    Update,
+    Verdict,
+)
+from fedmq.vectors import Layout, Variable
+from fedmq.wire import limits
+from fedmq.wire.chunks import cut
+from fedmq.wire.topics import Topics
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A message with a name of its own; `topic` where it is part of the worked example."""
+
+    name: str
+    message: Message
+    topic: str = ""
+    retained: bool = False
+
+
+def floats(*numbers: float) -> bytes:
+    """Return the numbers as the codec ``float32`` sends them, and as a replica's digest sees them."""
+    return struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+def sha256(data: bytes) -> bytes:
+    """Return the digest."""
+    return hashlib.sha256(data).digest()
+
+
+RUN = bytes.fromhex("a1a2a3a4a5a6a7a8")
+UPDATE_ID = bytes.fromhex("b1b2b3b4b5b6b7b8")
+SALT = bytes.fromhex("c1c2c3c4c5c6c7c8c9cacbcccdcecfc0")
+DEVICE = "pi-3"
+TOPICS = Topics("greenhouse")
+LAYOUT = Layout(
+    (
+        Variable("dense/kernel", (2, 2)),
+        Variable("dense/bias", (2,)),
+        Variable("norm/mean", (2,), "statistic"),
+        Variable("user/scale", (3,), scope="personal"),
+    )
+)
+
+MODEL_1 = floats(0.5, -0.25, 0.125, 1.0, 0.0, 0.0, 0.0, 0.0)
+DELTA = floats(0.25, 0.25, -0.125, 0.0, 0.5, -0.5, 1.0, 2.0)
+MODEL_2 = floats(0.75, 0.0, 0.0, 1.0, 0.5, -0.5, 1.0, 2.0)
+
+FRAME_1 = Frame(1, 0, "float32", len(MODEL_1), 1, sha256(MODEL_1), sha256(MODEL_1))
+FRAME_2 = Frame(2, 1, "float32", len(DELTA), 1, sha256(DELTA), sha256(MODEL_2))
+MANIFEST_1 = Manifest(RUN, 1, LAYOUT.digest, LAYOUT.sizes, (FRAME_1,))
+MANIFEST_2 = Manifest(RUN, 2, LAYOUT.digest, LAYOUT.sizes, (FRAME_1, FRAME_2))
+TASK = Task(
+    run=RUN,
+    round=1,
+    oldest=1,
+    kind=TaskKind.TRAIN,
+    model=1,
+    layout=LAYOUT.digest,
+    salt=SALT,
+    fraction=0.5,
+    seconds=120.0,
+    codec="float32",
+    update_bytes=8192,
+    training={"epochs": 2, "batch_size": 16, "learning_rate": 0.1},
+)
+UPDATE = Update(
+    RUN, UPDATE_ID, 1, LAYOUT.digest, Facts(120, 16, {"accuracy": 0.75, "loss": 0.5}), {"delta": DELTA}
+)
+BIRTH = Birth(
+    alive=True,
+    session=7,
+    layout=LAYOUT.digest,
+    examples=120,
+    trainer="numpy",
+    software="fedmq 0.1.0",
+    codecs=("float32",),
+)
+RECEIPT = Receipt(RUN, 1, UPDATE_ID, Verdict.ACCEPTED)
+REPORT = Report(
+    run=RUN,
+    round=1,
+    version=2,
+    outcome="stepped",
+    seconds=3.5,
+    expected=1,
+    received=1,
+    accepted=1,
+    duplicate=0,
+    late=0,
+    rejected=0,
+    examples=120,
+    bytes_up=111,
+    bytes_down=32,
+    metrics={"accuracy": 0.75, "loss": 0.5},
+)
+
+ROUND = (
+    Sample("aggregator is there", Beacon(alive=True, run=RUN, epoch=1), TOPICS.beacon, retained=True),
+    Sample(
+        "first model, its only chunk", next(cut(MODEL_1, RUN, b"", 100)), TOPICS.frame(1, 0), retained=True
+    ),
+    Sample("first model, manifest", MANIFEST_1, TOPICS.manifest, retained=True),
+    Sample("device is there", BIRTH, TOPICS.status(DEVICE), retained=True),
+    Sample("task of round 1", TASK, TOPICS.task, retained=True),
+    Sample("update of the device", UPDATE, TOPICS.update(DEVICE, 1)),
+    Sample("receipt for it", RECEIPT, TOPICS.receipt(DEVICE)),
+    Sample(
+        "second model, its only chunk", next(cut(DELTA, RUN, b"", 100)), TOPICS.frame(2, 0), retained=True
+    ),
+    Sample("second model, manifest", MANIFEST_2, TOPICS.manifest, retained=True),
+    Sample("report of round 1", REPORT, TOPICS.report, retained=True),
+    Sample(
+        "the federation has ended",
+        replace(TASK, round=2, oldest=2, kind=TaskKind.STOP, model=2, training={}),
+        TOPICS.task,
+        retained=True,
+    ),
+    Sample(
+        "device is gone, its last will", Birth(alive=False, session=7), TOPICS.status(DEVICE), retained=True
+    ),
+    Sample(
+        "aggregator is gone, its last will",
+        Beacon(alive=False, run=RUN, epoch=1),
+        TOPICS.beacon,
+        retained=True,
+    ),
+)
+"""One federation of one device and one round: the specification's worked example."""
+
+EXTREMES = (
+    Sample(
+        "task with every kind of setting",
+        replace(
+            TASK,
+            training={
+                "shuffle": True,
+                "early": False,
+                "seed": -(2**53),
+                "epochs": 2**53,
+                "momentum": 0.9,
+                "tiny": 5e-324,
+                "optimizer": "sgd",
+                "note": "über 9000 Ω 😀",
+                "empty": "",
+            },
+        ),
+    ),
+    Sample(
+        "task with numbers at their limits",
+        replace(
+            TASK,
+            round=limits.NUMBER,
+            oldest=limits.NUMBER,
+            model=limits.NUMBER,
+            fraction=1.0,
+            seconds=limits.ROUND_SECONDS,
+            codec="x" * limits.SPELLING,
+            update_bytes=limits.BODY_BYTES,
+        ),
+    ),
+    Sample(
+        "task for nobody", replace(TASK, round=0, oldest=0, fraction=0.0, seconds=0.0, codec="", training={})
+    ),
+    Sample(
+        "manifest of a long way",
+        Manifest(
+            RUN,
+            300,
+            LAYOUT.digest,
+            (0, 1, 127, 128, 255, 256, 65_535, 65_536),
+            tuple(
+                Frame(
+                    version, base, "int8 | zlib", 70_000, 3, sha256(b"frame %d" % version), sha256(b"replica")
+                )
+                for version, base in ((280, 0), (290, 280), (300, 290))
+            ),
+        ),
+    ),
+    Sample("update without anything", Update(RUN, UPDATE_ID, 0, LAYOUT.digest, Facts(0), {})),
+    Sample(
+        "update that claims too much",
+        Update(
+            RUN,
+            UPDATE_ID,
+            1,
+            LAYOUT.digest,
+            Facts(-limits.COUNT, limits.COUNT, {"loss": -1.5e300}),
+            {"delta": b""},
+        ),
+    ),
+    Sample(
+        "update with two sections",
+        Update(RUN, UPDATE_ID, 1, LAYOUT.digest, Facts(5), {"delta": bytes(range(256)), "control": bytes(3)}),
+    ),
+    Sample(
+        "receipt that says why",
+        Receipt(RUN, 1, UPDATE_ID, Verdict.REJECTED, "the update holds 12 numbers, the model 8"),
+    ),
+    Sample(
+        "receipt for a repeat",
+        Receipt(RUN, 1, UPDATE_ID, Verdict.DUPLICATE, "another update has its verdict"),
+    ),
+    Sample("receipt that comes too late", Receipt(RUN, 1, UPDATE_ID, Verdict.LATE, "round 1 is closed")),
+    Sample(
+        "receipt that asks for patience", Receipt(RUN, 1, UPDATE_ID, Verdict.RETRY, "the disk is full", 30.0)
+    ),
+    Sample("birth with many codecs", replace(BIRTH, codecs=tuple(f"codec{n}" for n in range(limits.CODECS)))),
+    Sample("beacon before any run", Beacon(alive=False, run=b"", epoch=0)),
+    Sample(
+        "report of a bad round",
+        replace(
+            REPORT,
+            version=1,
+            outcome="abandoned: 1 accepted at the deadline, the quorum is 2",
+            received=7,
+            late=2,
+            duplicate=1,
+            rejected=3,
+            evaluation={"accuracy": 0.25},
+            reasons={"a value is not finite": 2, "other": 1},
+        ),
+    ),
+)
