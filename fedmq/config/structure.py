@@ -79,7 +79,7 @@ def _converter(folder: Path) -> Converter:
         _is_module, lambda _: lambda value, _: _module(_exactly(value, str), folder)
     )
     converter.register_structure_hook(Codec, lambda value, _: parse(_exactly(value, str)))
-    converter.register_structure_hook_factory(lambda kind: get_origin(kind) is Literal, _literal_hook)
+    converter.register_structure_hook_factory(_is_literal, _literal_hook)
     converter.register_structure_hook_factory(_is_optional, lambda kind: _optional_hook(kind, converter))
     converter.register_structure_hook_factory(_is_setting, lambda _: _setting)
     converter.register_structure_hook_factory(_is_slot, lambda kind: _part_hook(_bare(kind), converter))
@@ -149,7 +149,12 @@ def _bare(kind: Any) -> Any:  # noqa: ANN401
 
 
 def _is_module(kind: Any) -> bool:  # noqa: ANN401
-    return getattr(kind, "__name__", "") == "ModuleName"
+    return bool(kind is ModuleName)
+
+
+def _is_literal(kind: Any) -> bool:  # noqa: ANN401
+    origin: Any = get_origin(kind)
+    return origin is Literal
 
 
 def _is_union(kind: Any) -> bool:  # noqa: ANN401
