@@ -34,12 +34,12 @@ from fedmq.wire.envelope import CONTENT_TYPE, decode, encode
 from fedmq.wire.topics import Topics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 
     from fedmq.aggregator.intake import Parcel
     from fedmq.aggregator.settings import Federation
+    from fedmq.protocol.messages import Frame, Report
     from fedmq.protocol.messages import Message as Letter
-    from fedmq.protocol.messages import Report
     from fedmq.store.checkpoint import CheckpointFolder, Weights
     from fedmq.store.journal import Journal, Piece, Spot
     from fedmq.store.modelfile import StoredModel
@@ -317,6 +317,7 @@ class Aggregator:
             await self._in(self._worker, self.modelling.begin, task)
             self._intake.open(task, journal)
         await self._put(self.topics.task, task)
+        await self._clear_old_frames()
 
     async def _finish(self, effect: co.Finish) -> None:
         try:
@@ -328,9 +329,11 @@ class Aggregator:
         progress = replace(self._coordinator.progress, version=effect.version)
         progress = replace(progress, steps=progress.steps + 1, abandoned=0)
         verdicts = self._coordinator.ledger.snapshot(effect.round)
-        await self._save(replace(self._state, progress=progress, verdicts=verdicts), moved.weights)
-        await self._drop_journal()
-        await self._put_model()
+        log.info("round %d moves the model: %s", effect.round, dict(moved.measurements))
+        state = replace(self._state, progress=progress, verdicts=verdicts)
+        # Frames may be up before the checkpoint is durable: nothing names them until the manifest does.
+        await asyncio.gather(self._save(state, moved.weights), self._put_frames())
+        await asyncio.gather(self._drop_journal(), self._put_manifest())
         evaluation = await self._evaluate(moved.weights.replica) if self._evaluate else {}
         self._dispatch(co.Stepped(effect.round, effect.version, self._bytes_down(moved.weights), evaluation))
 
@@ -354,6 +357,7 @@ class Aggregator:
     async def _end(self, reason: str, task: Task) -> None:
         await self._save(self._state_now())
         await self._put(self.topics.task, task)
+        await self._clear_old_frames()
         self.reason = reason
         self.ended.set()
 
@@ -368,20 +372,32 @@ class Aggregator:
     # --- publishing ---------------------------------------------------------------------------------------------------
 
     async def _put_model(self, *, anew: bool = False) -> None:
-        """Put up the frames that lead to the current version, then the manifest, then take down older frames.
+        """Put up the model as it stands; with `anew`, also the frames that stand already, in other chunks."""
+        await self._put_frames(anew=anew)
+        await self._put_manifest()
 
-        With `anew`, frames that stand already are replaced: they are cut into other chunks now.
-        """
-        frames = {}
-        for frame, body in self.modelling.weights.frames:
-            for chunk in cut(body, self._state.run, b"", self._room):
-                topic = self.topics.frame(frame.version, chunk.index)
-                frames[topic] = Outgoing(topic, encode(chunk), retain=True, content_type=CONTENT_TYPE)
+    async def _put_frames(self, *, anew: bool = False) -> None:
+        """Put up the frames that lead to the current version."""
         standing = set() if anew else set(self._board.topics())
-        await self._board.put(outgoing for topic, outgoing in frames.items() if topic not in standing)
+        for frame, body in self.modelling.weights.frames:
+            if self.topics.frame(frame.version, 0) not in standing:
+                await self._board.put(self._chunks(frame, body))
+
+    def _chunks(self, frame: Frame, body: bytes) -> Iterator[Outgoing]:
+        for chunk in cut(body, self._state.run, b"", self._room, frame.digest):
+            topic = self.topics.frame(frame.version, chunk.index)
+            yield Outgoing(topic, encode(chunk), retain=True, content_type=CONTENT_TYPE)
+
+    async def _put_manifest(self) -> None:
         await self._put(self.topics.manifest, self.modelling.manifest(self._room))
-        old = [t for t in self._board.topics() if self.topics.parse_frame(t) is not None and t not in frames]
-        await self._board.clear(old)
+
+    async def _clear_old_frames(self) -> None:
+        """Take down the frames that the manifest no longer names."""
+        named = {frame.version for frame, _ in self.modelling.weights.frames}
+        places = ((topic, self.topics.parse_frame(topic)) for topic in self._board.topics())
+        await self._board.clear(
+            [topic for topic, place in places if place is not None and place[0] not in named]
+        )
 
     async def _put(self, topic: str, message: Letter) -> None:
         await self._board.put([Outgoing(topic, encode(message), retain=True, content_type=CONTENT_TYPE)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 from fedmq.errors import BrokerRefused, ConnectionLost
 from fedmq.transport.interface import Outgoing
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from fedmq.transport.interface import Connection
 
 log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 8
+"""Messages of one `put` that may be unacknowledged at a time."""
 
 
 class Board:
@@ -41,12 +46,17 @@ class Board:
         self._connection = None
 
     async def put(self, outgoings: Iterable[Outgoing]) -> None:
-        """Put these up, after everything that stands already; returns when the broker has them, or the link broke."""
-        for outgoing in outgoings:
-            self._wanted.pop(outgoing.topic, None)
-            self._cleared.pop(outgoing.topic, None)
-            self._wanted[outgoing.topic] = outgoing
-            await self._try(outgoing)
+        """Put these up, after all that stands already and in no order among themselves.
+
+        Returns when the broker has them, or the link broke.
+        """
+        rest = iter(outgoings)
+        while window := list(islice(rest, AT_ONCE)):
+            for outgoing in window:
+                self._wanted.pop(outgoing.topic, None)
+                self._cleared.pop(outgoing.topic, None)
+                self._wanted[outgoing.topic] = outgoing
+            await asyncio.gather(*map(self._try, window))
 
     async def clear(self, topics: Iterable[str]) -> None:
         """Take these down, now or on the next connection."""

@@ -48,6 +48,7 @@ class Modelling:
         self.federation, self.run, self.layout, self.weights = federation, run, layout, weights
         self._fold: Fold | None = None
         self._task: Task | None = None
+        self._codec = federation.encoding.up
 
     @classmethod
     def found(cls, federation: Federation, run: bytes, layout: Layout, vector: Vector) -> Modelling:
@@ -59,7 +60,7 @@ class Modelling:
 
     def begin(self, task: Task) -> None:
         """Open an empty fold for the task's round."""
-        self._fold, self._task = self.federation.rule.zero(self.layout), task
+        self._fold, self._task, self._codec = self.federation.rule.zero(self.layout), task, parse(task.codec)
 
     def discard(self) -> None:
         """Drop the fold: its round was abandoned."""
@@ -74,7 +75,7 @@ class Modelling:
             raise MisuseError("an update came to be absorbed while no round is open")
         if DELTA not in update.sections:
             raise MessageError(f"the update has no section {DELTA!r}")
-        delta = parse(self._task.codec).decode(
+        delta = self._codec.decode(
             update.sections[DELTA],
             self.layout.sizes,
             seed=update_seed(update.run, self._task.round, update.update),

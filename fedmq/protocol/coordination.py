@@ -195,7 +195,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Drop the fold and the journal of an abandoned round; nothing happens where they are gone already."""
+    """Drop the fold and the journal of an abandoned round; nothing happens where they are gone already.
+
+    A Reply that comes after this one may go out only when it is done: it may say that the round is closed.
+    """
 
     round: int
     reason: str

@@ -16,8 +16,8 @@ The life of a federation, phase by phase:
 
 An update's way through an open round: `Offered` → `Keep` (journal it) → `Completed` → `Absorb` → `Absorbed` or
 `Spoiled` → `Reply`. What does not belong is answered at the door, and never journaled. A repeat of a settled update
-gets the verdict it had, for its first receipt may have been lost. What is still on its way into the journal when the
-round closes is late, but is told so only when the round is over for good: after a restart it may be counted yet.
+gets the verdict it had, for its first receipt may have been lost. What comes while the round closes is late, but is
+told so only when the round is over for good: after a restart in between it may be counted yet.
 """
 
 from __future__ import annotations
@@ -206,9 +206,8 @@ class Coordinator:
                 self._waiting_for.add(device)
 
     def _died(self, event: co.Died, now: float) -> None:
-        if (
-            self.present.get(event.device) == event.session
-        ):  # an old will must not bury a device that came back
+        # An old will must not bury a device that has come back; one of a life that nobody saw begin does.
+        if event.session >= self.present.get(event.device, math.inf):
             self._gone(event.device, now)
 
     def _gone(self, device: str, now: float) -> None:
@@ -312,18 +311,26 @@ class Coordinator:
             self._offered_now(event)
 
     def _offered_elsewhen(self, event: co.Offered) -> None:
+        known = self.ledger.remembered(event.round, event.device)
         if self._in_hand(event.round):
-            known = self.ledger.entries.get(event.device)
-        else:
-            known = self.ledger.remembered(event.round, event.device)
-        if known is not None and known.standing is not Standing.ARRIVING:
+            self._offered_in_hand(event)
+        elif known is not None:
             self._repeat(event, known)
-        elif known is not None and known.update == event.update:
-            return  # part of it is in the journal: its verdict comes when the round is closed for good
         elif event.round > self.progress.round:
             self._turn_away(event, Verdict.REJECTED, f"round {event.round} has not been opened")
         else:
             self._turn_away(event, Verdict.LATE, f"round {event.round} is closed")
+
+    def _offered_in_hand(self, event: co.Offered) -> None:
+        """Note who comes while the round closes; the verdict follows when it is over for good.
+
+        Until then a restart may open it again, and what had been called late would be counted.
+        """
+        entry = self.ledger.entries.get(event.device)
+        if entry is not None and entry.standing is not Standing.ARRIVING:
+            self._repeat(event, entry)
+        elif entry is None or entry.update != event.update:
+            self.ledger.entries[event.device] = Entry(event.update)
 
     def _in_hand(self, round_: int) -> bool:
         """Say whether `round_` is the one that is draining or stepping."""

@@ -6,6 +6,7 @@ Progress: nobody waits for something that nobody will do. `fedmq.testing.world` 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from fedmq.protocol import participation as pa
@@ -183,7 +184,7 @@ class Invariants:
     def _note_presence(self, event: co.CoordinatorEvent) -> None:
         if isinstance(event, Born):
             self._present[event.device] = event.session
-        elif isinstance(event, Died) and self._present.get(event.device) == event.session:
+        elif isinstance(event, Died) and event.session >= self._present.get(event.device, math.inf):
             del self._present[event.device]
 
     def _check_open(self, shell: AggregatorShell) -> None:

@@ -22,7 +22,7 @@ from fedmq.testing.world_broker import Piece, SimulatedUpdate, Status
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from fedmq.protocol.messages import Report, Task
+    from fedmq.protocol.messages import Receipt, Report, Task
     from fedmq.protocol.policy import StopWhen
     from fedmq.testing.world import World
     from fedmq.testing.world_broker import Upward
@@ -81,6 +81,7 @@ class AggregatorShell:
         self.wake: float | None = None
         self.fold: dict[str, SimulatedUpdate] | None = None
         self.absorbing = 0
+        self.discarding = False
         self.deeds: deque[Generator[float, None, None]] = deque()
         self._waiting: list[Piece] = []
         self._board: list[Task] = []
@@ -198,8 +199,7 @@ class AggregatorShell:
             case co.Keep():
                 pass  # `take` sees it among the effects
             case co.Reply(device, receipt):
-                self.world.invariants.receipt(self.machine, device, receipt)
-                self.world.broker.receipt(device, receipt)
+                self._reply(device, receipt)
             case co.Absorb():
                 self._absorb(effect)
             case co.WakeAt(time):
@@ -208,6 +208,13 @@ class AggregatorShell:
                 self.after(max(0.0, time - self.world.now), self._ring, self._alarm)
             case _:
                 self._begin(effect)
+
+    def _reply(self, device: str, receipt: Receipt) -> None:
+        if self.discarding:
+            self._do(self._reply_later(device, receipt))
+            return
+        self.world.invariants.receipt(self.machine, device, receipt)
+        self.world.broker.receipt(device, receipt)
 
     def _ring(self, alarm: int) -> None:
         if alarm == self._alarm:
@@ -223,6 +230,7 @@ class AggregatorShell:
             case co.Finish():
                 deed = self._finish(effect)
             case co.Discard():
+                self.discarding = True
                 deed = self._discard()
             case co.Tell(report):
                 deed = self._report(report)
@@ -230,6 +238,9 @@ class AggregatorShell:
                 deed = self._end(task)
             case _:
                 raise MisuseError(f"nobody can carry out {effect}")
+        self._do(deed)
+
+    def _do(self, deed: Generator[float, None, None]) -> None:
         self.deeds.append(deed)
         if len(self.deeds) == 1:
             self.after(0.0, self._go_on)
@@ -278,7 +289,11 @@ class AggregatorShell:
     def _discard(self) -> Generator[float, None, None]:
         self.fold = None
         yield DISK_S
-        self.disk.journal = None
+        self.disk.journal, self.discarding = None, False
+
+    def _reply_later(self, device: str, receipt: Receipt) -> Generator[float, None, None]:
+        self._reply(device, receipt)
+        yield 0.0
 
     def _report(self, report: Report) -> Generator[float, None, None]:
         self.world.invariants.reported(report)

@@ -80,7 +80,7 @@ class Broker:
         self.manifest: list[Manifest] = []
         self.status: dict[str, list[Birth]] = {}
         self.links: dict[str, Link] = {}
-        self._offline_for_aggregator: list[Upward] = []
+        self._offline_for_aggregator: list[Piece] = []
         self._offline_for_device: dict[str, list[Receipt]] = {}
         self._last: dict[object, float] = {}
 
@@ -177,15 +177,16 @@ class Broker:
         aggregator = self.world.aggregator
         if aggregator.alive and aggregator.linked:
             aggregator.take(message)
-        else:
-            self._offline_for_aggregator.append(message)
+        elif isinstance(message, Piece):
+            self._offline_for_aggregator.append(
+                message
+            )  # certificates are retained, and come again in any case
 
     def subscribe(self) -> None:
         """The aggregator is back: it hears what is retained, and what its session has kept."""
         waiting, self._offline_for_aggregator = self._offline_for_aggregator, []
-        for message in waiting:
-            stream = message.device if isinstance(message, Status) else None
-            self.world.after(self._transit(stream), self, self._arrive, message)
+        for piece in waiting:
+            self.world.after(self._transit(), self, self._arrive, piece)
         for name, births in self.status.items():
             self._to_aggregator(Status(name, births[-1]), stream=name)
 

@@ -35,17 +35,19 @@ def chunk_room(packet_bytes: int, wanted: int = limits.CHUNK_BYTES) -> int:
     return min(wanted, min(packet_bytes, limits.PACKET_BYTES) - OVERHEAD_BYTES)
 
 
-def cut(body: bytes, run: bytes, stem: bytes, room: int) -> Iterator[Chunk]:
+def cut(body: bytes, run: bytes, stem: bytes, room: int, digest: bytes | None = None) -> Iterator[Chunk]:
     """Return the chunks of `body` one after the other, each with at most `room` bytes of it.
+
+    `digest` is the body's SHA-256, for callers who know it already.
 
     Raises MisuseError when that would take more chunks, or a longer body, than the protocol allows.
     """
     count = -(-len(body) // room) if room > 0 else 0
     if not 1 <= count <= limits.CHUNKS or len(body) > limits.BODY_BYTES:
         raise MisuseError(f"a body of {len(body)} bytes cannot be cut into chunks of {room}")
-    digest = hashlib.sha256(body).digest()
+    known = digest or hashlib.sha256(body).digest()
     return (
-        Chunk(run, stem, index, count, len(body), digest, body[index * room : (index + 1) * room])
+        Chunk(run, stem, index, count, len(body), known, body[index * room : (index + 1) * room])
         for index in range(count)
     )
 

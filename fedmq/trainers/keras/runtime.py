@@ -7,15 +7,47 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Final
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Final
+
+from fedmq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, unless the operator wants more
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-import keras
-import tensorflow as tf
 
-from fedmq.errors import ConfigError
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep from the terminal what TensorFlow's libraries write while they load: notes on GPUs that are not there.
+
+    They write past Python and before their log level counts. What was written is shown when the block fails, and
+    always when the operator has asked TensorFlow for more.
+    """
+    if os.environ["TF_CPP_MIN_LOG_LEVEL"] in {"0", "1"}:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+with _hushed():
+    import keras
+    import tensorflow as tf
 
 __all__ = ["ENGINE", "configure_threads", "keras", "tf"]
 
@@ -49,4 +81,5 @@ def _grow_gpu_memory() -> None:
             tf.config.experimental.set_memory_growth(gpu, enable=True)
 
 
-_grow_gpu_memory()
+with _hushed():
+    _grow_gpu_memory()

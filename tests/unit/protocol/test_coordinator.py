@@ -225,20 +225,25 @@ def test_what_is_in_the_journal_is_told_late_only_when_the_round_is_over_for_goo
     assert stage.complete("bob", round=1) == []
 
 
-def test_what_is_not_in_the_journal_is_told_late_at_the_door() -> None:
+def test_who_comes_while_the_round_closes_is_told_late_when_it_is_over() -> None:
     stage = stage_in(Phase.STEPPING)
-    stage.offer("eve")
-    assert stage.verdicts == [("eve", LATE)]
+    assert stage.offer("eve") == []
+    assert stage.offer("eve") == []
     stage.offer("ada")
     assert stage.verdicts == [("ada", ACCEPTED)]
+    stage.step()
+    assert stage.verdicts == [("eve", LATE)]
+    assert (stage.one(co.Tell).report.late, stage.one(co.Tell).report.duplicate) == (1, 1)
 
 
-def test_another_update_than_the_one_in_the_journal_is_late_at_the_door() -> None:
+def test_another_update_than_the_one_in_the_journal_is_late_in_its_place() -> None:
     stage = Stage(Policy(min_devices=2, quorum=1, soft_deadline_s=60.0, hard_deadline_s=60.0)).opened()
     stage.accept("ada")
     stage.offer("bob")
     stage.tell(co.Ticked(), after=60.0)
-    stage.offer("bob", b"another")
+    assert stage.offer("bob", b"another") == []
+    stage.step()
+    assert stage.one(co.Reply).receipt.update == b"another"
     assert stage.verdicts == [("bob", LATE)]
 
 
@@ -284,6 +289,13 @@ def test_an_old_will_does_not_bury_a_device_that_came_back() -> None:
     stage.tell(born("bob", 2), co.Died("bob", 1))
     assert stage.at(Phase.OPEN)
     stage.tell(co.Died("bob", 2))
+    assert stage.at(Phase.STEPPING)
+
+
+def test_the_will_of_a_life_that_nobody_saw_begin_buries_the_device() -> None:
+    stage = Stage().opened()
+    stage.accept("ada")
+    stage.tell(co.Died("bob", 3))
     assert stage.at(Phase.STEPPING)
 
 

@@ -180,7 +180,7 @@ def walk_participant(random: Random, seen: Seen) -> None:
         number += random.random() < 0.3
         model, run = random.choice((1, 1, 2)), RUN if random.random() < 0.95 else RUN_TWO
         kind = TaskKind.TRAIN if random.random() < 0.8 else TaskKind.STOP
-        work = machine._work.round if machine._work else number  # noqa: SLF001 - a shell knows what it works for
+        work = machine._work.round if machine._work else number
         events: list[pa.ParticipantEvent] = [
             pa.Connected(),
             pa.Disconnected(),
