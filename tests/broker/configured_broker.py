@@ -60,6 +60,15 @@ def run_script(folder: Path, name: str, *arguments: str) -> subprocess.Completed
     )
 
 
+def _changed(text: str, changes: Sequence[tuple[str, str]]) -> str:
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    # As root it would become "mosquitto", who cannot read a test's folder.
+    user = "user root\n" if os.geteuid() == 0 else ""
+    return f"{user}{text}log_type information\n"
+
+
 class ConfiguredBroker:
     """mosquitto with one of the files as it stands, but on free ports of loopback, and with some more words in its log.
 
@@ -73,38 +82,40 @@ class ConfiguredBroker:
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir(exist_ok=True)
-        self._file.write_text(self._moved(folder / name, changes))
-        for extra in (folder / "extra").glob("*.conf"):
-            extra.write_text(self._moved(extra))
+        self._texts = {extra: extra.read_text() for extra in (folder / "extra").glob("*.conf")}
+        self._texts[self._file] = _changed((folder / name).read_text(), changes)
 
-    def _moved(self, path: Path, changes: Sequence[tuple[str, str]] = ()) -> str:
-        text = path.read_text()
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new)
-        if path.parent == self.folder:
-            text += "log_type information\n"
-        if path.parent == self.folder and os.geteuid() == 0:
-            text = f"user root\n{text}"  # it would become "mosquitto", who cannot read a test's folder
-        return re.sub(r"^listener (\d+)(?: \S+)?$", self._free, text, flags=re.MULTILINE)
+    def start(self) -> None:
+        """Start on the ports that it had before, or on new ones, which another process may snatch in between."""
+        for _ in range(3):
+            again = bool(self.ports)
+            self._launch()
+            self._until(lambda: self._listens() or self._ended())
+            if self._listens():
+                return
+            assert "Address already in use" in self.log(), self.log()
+            assert not again, "the ports that it had before are taken"
+            self.ports.clear()
+        raise AssertionError(self.log())
 
-    def _free(self, found: re.Match[str]) -> str:
+    def _launch(self) -> None:
+        for path, text in self._texts.items():
+            path.write_text(re.sub(r"^listener (\d+)(?: \S+)?$", self._moved, text, flags=re.MULTILINE))
+        program = find_mosquitto()
+        assert program is not None
+        with self._log.open("wb") as log:
+            command = [program, "-c", self._file.name]
+            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+
+    def _moved(self, found: re.Match[str]) -> str:
         port = self.ports.setdefault(int(found[1]), free_port())
         return f"listener {port} {LOOPBACK}"
 
-    def start(self) -> None:
-        program = find_mosquitto()
-        assert program is not None
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [program, "-c", self._file.name], cwd=self.folder, stdout=log, stderr=log
-            )
-        self._until(self._listens)
-
     def _listens(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log()
         return " running\n" in self.log()
+
+    def _ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
 
     def _until(self, true: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 10
@@ -121,7 +132,6 @@ class ConfiguredBroker:
 
     def restart(self) -> None:
         self.stop()
-        self._log.write_text("")
         self.start()
 
     def reload(self) -> None:
