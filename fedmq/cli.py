@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from fedmq import __version__
 from fedmq.errors import ConfigError, FedmqError
+from fedmq.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -56,7 +56,7 @@ def _fail(sentence: str, code: int = 1) -> NoReturn:
 @click.version_option(__version__, prog_name="fedmq")
 @click.option("-v", "--verbose", count=True, help="Say more: once for what happens, twice for everything.")
 def main(verbose: int) -> None:
-    r"""Federated learning for fleets of IoT devices, over MQTT.
+    """Federated learning for fleets of IoT devices, over MQTT.
 
     Devices keep their data, train a shared model on it and publish compressed weight deltas; the aggregator averages
     them and publishes the new model.
@@ -97,7 +97,7 @@ def main(verbose: int) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of text.")
 def simulate(world: str, out: Path | None, as_json: bool, broker: str | None, **changes: Any) -> None:  # noqa: ANN401 - options as click gives them
-    r"""Run a fleet of simulated devices and its aggregator on this machine.
+    """Run a fleet of simulated devices and its aggregator on this machine.
 
     WORLD is a world that comes with fedmq (smartwatch: ten people's smart watches; mnist: 20 devices with handwritten
     digits) or a TOML file of your own. Every device trains a real model on its own share of real data and has its own
@@ -214,11 +214,12 @@ def device(file: Path, name: str | None) -> None:
     settings = load(file, DeviceFile)
     table, known_as = settings.device, name or settings.device.device
     transport = settings.broker.open()
-    outbox = DiskOutbox(table.folder / "outbox")
+    folder = table.folder / known_as  # several devices may share a file
+    outbox = DiskOutbox(folder / "outbox")
     trainer = build_trainer(settings.trainer.kind)(
         settings.trainer.module, known_as, settings.trainer.options
     )
-    identity = Identity(table.federation, known_as, next_session(table.folder))
+    identity = Identity(table.federation, known_as, next_session(folder))
     click.echo(
         f"device {known_as} of {table.federation} on {transport.address}: {trainer.examples} examples, {trainer.name}"
     )
@@ -280,7 +281,7 @@ def init(module: str, out: Path, trainer: str, name: str) -> None:
 @click.argument("thing", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def inspect(thing: Path, as_json: bool) -> None:
-    r"""Say what THING is: a run folder, an aggregator's folder, a model file, a journal, or a captured message.
+    """Say what THING is: a run folder, an aggregator's folder, a model file, a journal, or a captured message.
 
     \b
     mosquitto_sub -t 'fedmq/v1/+/all/task' -C 1 -N > task.bin

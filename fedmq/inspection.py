@@ -49,7 +49,7 @@ def _folder(path: Path) -> Findings:
 def _run(path: Path) -> Findings:
     rows = [json.loads(line) for line in (path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
     summary = path / "summary.json"
-    findings: Findings = {"kind": "run folder", "rounds": len(rows)}
+    findings: Findings = {"what": "run folder", "rounds": len(rows)}
     if rows:
         best = max((row["accuracy"] for row in rows if row["accuracy"] is not None), default=None)
         findings |= {"last round": rows[-1], "best accuracy": best}
@@ -65,7 +65,7 @@ def _checkpoint(path: Path) -> Findings:
     state, weights = found
     journals = sorted(journal.name for journal in path.glob("round-?.journal") if journal.stat().st_size)
     return {
-        "kind": "aggregator's folder",
+        "what": "aggregator's folder",
         "run": state.run.hex(),
         "layout": state.layout.hex(),
         "started": f"{state.epoch} times",
@@ -80,6 +80,8 @@ def _checkpoint(path: Path) -> Findings:
 
 
 def _file(path: Path) -> Findings:
+    if path.suffix == ".journal" and not path.stat().st_size:
+        return {"what": "journal", "updates": "none: its round is closed"}
     with path.open("rb") as file:
         start = file.read(len(JOURNAL_MAGIC))
     if start == JOURNAL_MAGIC:
@@ -96,7 +98,7 @@ def _model(path: Path) -> Findings:
         for v in stored.layout.variables
     ]
     return {
-        "kind": "model file",
+        "what": "model file",
         "parameters": stored.layout.size,
         "layout": stored.layout.digest.hex(),
         "sha256": fingerprint(stored.vector).hex(),
@@ -108,7 +110,7 @@ def _model(path: Path) -> Findings:
 def _journal(path: Path) -> Findings:
     opening, pieces = read_journal(path)
     return {
-        "kind": "journal of an open round",
+        "what": "journal of an open round",
         "task": _fields(decode(opening, Task)),
         "pieces": len(pieces),
         "bytes": sum(len(piece.payload) for piece in pieces),
@@ -133,7 +135,7 @@ def _message(path: Path) -> Findings:
         raise ConfigError(
             f"{path} is nothing that fedmq knows: no model file, no journal, and no message of its protocol"
         )
-    return {"kind": f"message: {type(message).__name__}", "bytes": len(data), **_fields(message)}
+    return {"what": f"message: {type(message).__name__}", "bytes": len(data), **_fields(message)}
 
 
 def _decoded(data: bytes) -> Message | None:

@@ -54,6 +54,8 @@ DISK_PAUSE_S: Final = 1.0
 """Wait before a checkpoint is tried again after the disk refused."""
 REFRESH_S: Final = 60.0
 """Pause between two looks for devices while too few are there: birth certificates may have been dropped on the way."""
+CONNECTIONS: Final = 2**16
+"""Factor between the starts of the process and its connections in the epoch that the beacon tells."""
 FACTS_BYTES: Final = 8192
 """Room for an update's facts and its header beside the encoded delta."""
 FAREWELL_S: Final = 2.0
@@ -73,10 +75,12 @@ class Aggregator:
         evaluate: Callable[[Vector], Awaitable[Mapping[str, float]]] | None = None,
         on_report: Callable[[Report], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """Go on from the checkpoint in `folder`, or found the federation with the `first` model.
 
         `evaluate` is asked about each new model, where held-out data is at hand; `on_report` hears of every round.
+        `entropy` gives the run's name and the cohorts' secret, so a simulation can repeat a run.
         Raises ConfigError when the checkpoint belongs to another model, StoreError when it cannot be read.
         """
         self.federation = federation
@@ -85,6 +89,7 @@ class Aggregator:
         self.reason = ""
         self._transport, self._folder, self._clock = transport, folder, clock
         self._evaluate, self._on_report = evaluate, on_report
+        self._entropy = entropy
         self._writer = ThreadPoolExecutor(1, "fedmq-journal")
         self._worker = ThreadPoolExecutor(1, "fedmq-fold")
         self._state, self.modelling = self._load(first)
@@ -95,6 +100,7 @@ class Aggregator:
         self._deeds: asyncio.Queue[co.CoordinatorEffect] = asyncio.Queue()
         self._alarm: asyncio.TimerHandle | None = None
         self._room = federation.encoding.chunk_bytes
+        self._connections = 0
         self._session = Session(
             transport,
             Profile(f"fedmq/{federation.name}", will=self._beacon(alive=False)),
@@ -109,7 +115,6 @@ class Aggregator:
 
     async def run(self) -> str:
         """Serve until the federation has ended, and return why. Cancelling it stops the process, not the federation."""
-        await self._put(self.topics.beacon, self._beacon_message(alive=True))
         await self._put_model()
         session = asyncio.create_task(self._session.run())
         try:
@@ -172,7 +177,7 @@ class Aggregator:
         return state, Modelling(self.federation, state.run, first.layout, weights)
 
     def _found(self, first: StoredModel) -> tuple[State, Modelling]:
-        state = State(run=os.urandom(8), seed=os.urandom(16), layout=first.layout.digest, epoch=1)
+        state = State(run=self._entropy(8), seed=self._entropy(16), layout=first.layout.digest, epoch=1)
         modelling = Modelling.found(self.federation, state.run, first.layout, first.vector)
         self._folder.save(state, modelling.weights)
         return state, modelling
@@ -245,6 +250,9 @@ class Aggregator:
             await self._put_model(anew=True)
         await self._board.attach(connection)
         await connection.subscribe(*self.topics.aggregator_filters)
+        # Only now, subscribed: devices that see a new epoch send again what has no receipt.
+        self._connections += 1
+        await self._put(self.topics.beacon, self._beacon_message(alive=True))
         if self._coordinator.phase is Phase.NEW:
             self._start()
 
@@ -257,8 +265,7 @@ class Aggregator:
                 with contextlib.suppress(TransportError):
                     await connection.subscribe(*self.topics.aggregator_filters)
 
-    def _on_lost(self, error: TransportError) -> None:
-        log.warning("the link to %s is lost: %s", self._transport.address, error)
+    def _on_lost(self, _: TransportError) -> None:
         self._board.detach()
 
     # --- the coordinator ----------------------------------------------------------------------------------------------
@@ -407,7 +414,9 @@ class Aggregator:
         return len(weights.frames[-1][1])
 
     def _beacon_message(self, *, alive: bool) -> Beacon:
-        return Beacon(alive, self._state.run, self._state.epoch)
+        return Beacon(
+            alive, self._state.run, self._state.epoch * CONNECTIONS + self._connections % CONNECTIONS
+        )
 
     def _beacon(self, *, alive: bool) -> Outgoing:
         data = encode(self._beacon_message(alive=alive))

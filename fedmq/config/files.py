@@ -104,8 +104,8 @@ class AggregatorFile:
 class DeviceTable:
     """``[device]``: which federation, and under what name.
 
-    name: the host's name where none is given. folder: where the outbox lives. stay: wait for another run when the
-    federation has ended, as a service should.
+    name: the host's name where none is given. folder: where the outbox lives, in a folder of the device's name.
+    stay: wait for another run when the federation has ended, as a service should.
     """
 
     federation: str
@@ -125,12 +125,12 @@ class TrainerTable:
 
     module: the user's Python module with ``model()`` and ``data(device)``.
     kind: ``keras``, ``numpy``, or the dotted name of a function ``package.module:build`` of one's own.
-    options: what that engine takes, such as ``threads``.
+    options: what that engine takes, such as ``threads`` or ``personal`` layers.
     """
 
     module: ModuleName
     kind: str = "keras"
-    options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    options: dict[str, bool | int | float | str | list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def _converter(folder: Path) -> Converter:
     converter.register_structure_hook(Codec, lambda value, _: parse(_exactly(value, str)))
     converter.register_structure_hook_factory(_is_literal, _literal_hook)
     converter.register_structure_hook_factory(_is_optional, lambda kind: _optional_hook(kind, converter))
-    converter.register_structure_hook_factory(_is_setting, lambda _: _setting)
+    converter.register_structure_hook_factory(_is_setting, _setting_hook)
     converter.register_structure_hook_factory(_is_slot, lambda kind: _part_hook(_bare(kind), converter))
     converter.register_structure_hook_factory(
         dataclasses.is_dataclass, lambda kind: _table_hook(kind, converter)
@@ -107,10 +107,17 @@ def _number(value: Any, _: type) -> float:  # noqa: ANN401
 _NAMES: Mapping[type, str] = {int: "a whole number", str: "a text in quotes", bool: "true or false"}
 
 
-def _setting(value: Any, _: object) -> bool | int | float | str:  # noqa: ANN401
-    if type(value) not in (bool, int, float, str):
-        raise ConfigError(f"is {_shown(value)}; a number, a text, true or false was wanted")
-    return value  # type: ignore[no-any-return]
+def _setting_hook(kind: Any) -> Any:  # noqa: ANN401 - a typing form in, a cattrs hook out
+    plain, lists = (bool, int, float, str), list[str] in get_args(kind)
+    wanted = "a number, a text, true or false" + (", or a list of texts" if lists else "")
+
+    def structure_setting(value: Any, _: object) -> Any:  # noqa: ANN401
+        texts = lists and isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+        if type(value) not in plain and not texts:
+            raise ConfigError(f"is {_shown(value)}; {wanted} was wanted")
+        return value
+
+    return structure_setting
 
 
 def _module(name: str, folder: Path) -> str:
@@ -162,7 +169,7 @@ def _is_union(kind: Any) -> bool:  # noqa: ANN401
 
 
 def _is_setting(kind: Any) -> bool:  # noqa: ANN401
-    return _is_union(kind) and set(get_args(kind)) == {bool, int, float, str}
+    return _is_union(kind) and {bool, int, float, str} <= set(get_args(kind))
 
 
 def _is_optional(kind: Any) -> bool:  # noqa: ANN401

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fedmq import __version__
 from fedmq.codecs import parse
 from fedmq.device.fetching import Fetching
 from fedmq.device.outbox import MemoryOutbox, Stored
@@ -27,6 +26,7 @@ from fedmq.protocol.participant import Participant
 from fedmq.protocol.seeds import update_seed
 from fedmq.transport.interface import Outgoing, Profile
 from fedmq.transport.session import Session
+from fedmq.version import __version__
 from fedmq.wire.chunks import chunk_room, cut
 from fedmq.wire.envelope import CONTENT_TYPE, decode, encode
 from fedmq.wire.topics import Topics, check_name

@@ -172,7 +172,7 @@ class Birth:
 
 @dataclass(frozen=True, slots=True)
 class Beacon:
-    """The aggregator's own certificate; `epoch` grows with every start of its process."""
+    """The aggregator's own certificate; `epoch` grows with every start of its process and every connection."""
 
     alive: bool
     run: bytes

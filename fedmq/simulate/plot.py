@@ -52,7 +52,7 @@ def _accuracy(axes: Axes, rows: Sequence[RoundRow], curves: Sequence[Curve]) -> 
     ends += [(known[-1][1], "federated", FEDERATED)] if known else []
     _label_ends(axes, sorted(ends), max(row.round for row in rows) if rows else 1)
     axes.set_title("accuracy on everyone's held-out data", loc="left", color=GREY, fontsize=10.5)
-    axes.set_xlabel("round (for the others: as many epochs)")
+    axes.set_xlabel("round (for the others: as much training)")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#dddddd", lw=0.8)

@@ -29,7 +29,7 @@ class FleetTable:
     seed: int = 0
     trainer: str = "keras"
     baselines: bool = True
-    options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    options: dict[str, bool | int | float | str | list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a fleet that cannot be."""

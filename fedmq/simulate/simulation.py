@@ -7,6 +7,7 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from fedmq.aggregator.aggregator import Aggregator
@@ -91,6 +92,7 @@ class Simulation:
             model,
             evaluate=self._evaluate if self.fleet.pooled else None,
             on_report=self._report,
+            entropy=Random(self.settings.fleet.seed).randbytes,
         )
         self._devices = [
             Device(Identity(self.settings.name, name), transport(), trainer, executor=self._worker)

@@ -32,11 +32,9 @@ async def test_the_three_terminals_of_the_readme(tmp_path: Path) -> None:
         here = {name: text.replace("mqtt://localhost:1883", broker.address) for name, text in files.items()}
         assert all(broker.address in text for text in here.values())
         (tmp_path / "federation.toml").write_text(here["federation.toml"].replace("rounds = 10", "rounds = 3"))
-        for number in (1, 2, 3):
-            text = here["device.toml"].replace('"device"', f'"device-{number}"')
-            (tmp_path / f"device-{number}.toml").write_text(text)
+        (tmp_path / "device.toml").write_text(here["device.toml"])
         devices = [
-            subprocess.Popen([*FEDMQ, "device", f"device-{n}.toml", "--name", f"device-{n}"], cwd=tmp_path)
+            subprocess.Popen([*FEDMQ, "device", "device.toml", "--name", f"device-{n}"], cwd=tmp_path)
             for n in (1, 2, 3)
         ]
         try:
