@@ -2,20 +2,24 @@
 
 aiomqtt brings paho into the event loop; that, connecting and disconnecting is what is used of it. Its `publish` ignores
 the broker's verdict and notices a cut link only after its timeout; its `messages` costs a task a message and
-acknowledges what nobody has looked at. Private names in use, each with its reason, checked against aiomqtt 2.5.1 with
+acknowledges what nobody has looked at. paho's `publish` and its handling of PUBACK build a table of properties for each
+packet, and keep books for sending again after a reconnect, where a new link has a new client: PUBLISH and PUBACK are
+made and read here. Private names in use, each with its reason, checked against aiomqtt 2.5.1 with
 paho-mqtt 2.1.0 and 2.2.0 (`tests/unit/transport/test_link.py` fails when one of them goes away):
 
 =========================== =========================================================================================
-``aiomqtt.Client._client``  paho's client, whose public callbacks and `publish` are used directly
+``aiomqtt.Client._client``  paho's client, whose public callbacks, `subscribe` and `unsubscribe` are used directly
 ``….Client._disconnected``  where aiomqtt puts an error met while reading, and nowhere else
 ``paho Client._sock``       replaced by `ReadAhead`
 ``paho …._packet_read``     replaced by `Link._read_packet`: paho's own makes a system call for each of a packet's first
                             bytes, copies a payload five times, and builds a table of all MQTT 5 properties for each
                             message: several times what receiving need cost
+``paho …._mid_generate``    wrapped by `Link._next_identifier`, so that nobody gets an identifier that is still in
+                            flight, neither our publishes nor paho's own subscriptions
 ``paho …._in_packet``       where `_packet_handle` finds the packet
-``paho …._packet_handle``   handles packets other than PUBLISH
+``paho …._packet_handle``   handles packets other than PUBLISH and PUBACK
 ``paho …._sock_close``      closes the socket and takes it out of the event loop
-``paho …._packet_queue``    sends many PUBACKs as one piece
+``paho …._packet_queue``    sends many PUBLISHes and PUBACKs as one piece
 =========================== =========================================================================================
 """
 
@@ -24,28 +28,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 import aiomqtt
 from paho.mqtt.enums import MessageType, MQTTErrorCode
 
 from fedmq.errors import BrokerRefused, ConnectionLost
-from fedmq.transport.packets import FAILURE, decode_publish, explain
+from fedmq.transport.packets import FAILURE, decode_puback, decode_publish, encode_puback, explain, gather
+from fedmq.transport.pending import Codes, Patience, Pending
 from fedmq.transport.readahead import Packet, ReadAhead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import paho.mqtt.client as paho
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
+    from paho.mqtt.subscribeoptions import SubscribeOptions
 
     from fedmq.transport.interface import Message
+    from fedmq.transport.packets import Publish
 
 _log = logging.getLogger(__name__)
 
 FromPaho: TypeAlias = Any
 """An argument of one of paho's callbacks, which it declares for its two callback interfaces at once."""
+
+Wanted: TypeAlias = "list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]"
+"""Filters, each with how to subscribe to it under MQTT 5, or with its QoS under 3.1.1."""
 
 _CLOSE_S: Final = 3.0
 """Seconds that an orderly disconnect may take before the socket is simply closed."""
@@ -53,8 +63,6 @@ _CLOSE_S: Final = 3.0
 INBOX_BYTES: Final = 8 * 2**20
 """Payload bytes that may wait in the inbox before the socket is left unread, so that the broker has to hold the rest:
 mosquitto 2.0.11 keeps to nobody's receive maximum after the first acknowledgement."""
-
-_PUBACK: Final = b"\x40\x02"
 
 
 class Granted(NamedTuple):
@@ -74,10 +82,12 @@ class Link:
     `inbox` holds what has arrived, as pairs of packet identifier (0 where nothing is to be acknowledged) and message;
     `wake` is called, with the link, when something arrived or the link broke. `unordered` bounds how many messages
     that need no acknowledgement may wait; what comes above is dropped, as QoS 0 allows. `largest` bounds an incoming
-    packet, in bytes.
+    packet, in bytes; `patience` how long the broker may take to answer a request.
     """
 
-    def __init__(self, client: aiomqtt.Client, address: str, *, unordered: int, largest: int) -> None:
+    def __init__(
+        self, client: aiomqtt.Client, address: str, *, unordered: int, largest: int, patience: Patience
+    ) -> None:
         self.inbox: list[tuple[int, Message]] = []
         self._inbox_bytes = 0
         self._paused = False
@@ -89,12 +99,14 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._client = client
         self._paho: paho.Client = client._client  # noqa: SLF001
+        self._protocol = int(self._paho.protocol)
         self._socket: ReadAhead | None = None
         self._unwanted = False
         self._refusal: BrokerRefused | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._arrival: asyncio.Future[None] | None = None
-        self._replies: dict[int, asyncio.Future[Sequence[ReasonCode] | None]] = {}
+        self._pending = Pending(patience, self._late)
+        self._outbox: list[bytes] = []
         self._take_over()
 
     def _take_over(self) -> None:
@@ -105,9 +117,10 @@ class Link:
         self._their_open, client.on_socket_open = client.on_socket_open, self._on_open
         self._their_connect, client.on_connect = client.on_connect, self._on_connect
         self._their_disconnect, client.on_disconnect = client.on_disconnect, self._on_disconnect
-        client.on_publish = self._on_publish
-        client.on_subscribe = client.on_unsubscribe = self._on_reply
-        vars(client)["_packet_read"] = self._read_packet
+        client.on_subscribe = self._on_suback
+        client.on_unsubscribe = self._on_unsuback
+        self._any_identifier: Callable[[], int] = client._mid_generate  # noqa: SLF001
+        vars(client).update(_packet_read=self._read_packet, _mid_generate=self._next_identifier)
         self._watch()
 
     def _watch(self) -> None:
@@ -152,6 +165,7 @@ class Link:
         """Disconnect in good order; never raises."""
         if self.broken is not None:
             return
+        self._flush()
         self._break("it was closed")
         try:
             async with asyncio.timeout(_CLOSE_S):
@@ -175,46 +189,81 @@ class Link:
             return
         self.broken = why
         self._ended.set_result(None)
-        for reply in self._replies.values():
-            reply.set_result(None)
-        self._replies.clear()
+        self._outbox.clear()
+        self._pending.give_up()
         self._wake()
+
+    def _late(self, what: str, patience_s: float) -> None:
+        self.abandon(f"the broker did not acknowledge {what} within {patience_s:.0f} s")
 
     # -----------------------------------------------------------------------------------------------------------------
     # Requests
 
-    @property
-    def client(self) -> paho.Client:
-        """Return paho's client, for what it does well: making packets."""
-        return self._paho
+    def publish(self, packet: Publish, what: str, landed: Callable[[], None]) -> asyncio.Future[Codes]:
+        """Send, and return a future for the broker's answer; `landed` is called when that comes or the link breaks.
 
-    def reply(self, mid: int | None, code: int) -> asyncio.Future[Sequence[ReasonCode] | None]:
-        """Return a future for the acknowledgement of packet `mid`; None comes of it when the link breaks first."""
-        if self.broken is not None or mid is None or code != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise (
-                self.lost()
-                if self.broken
-                else ConnectionLost(f"cannot send to {self._address}: not connected")
-            )
-        future: asyncio.Future[Sequence[ReasonCode] | None] = self._loop.create_future()
-        self._replies[mid] = future
-        return future
+        Raises ConnectionLost.
+        """
+        if self.broken is not None:
+            raise self.lost()
+        identifier = self._next_identifier()
+        self._send(*packet.parts(identifier))
+        self._resume()
+        return self._pending.add(identifier, MessageType.PUBACK, what, size=packet.size, landed=landed)
+
+    def subscribe(self, wanted: Wanted) -> asyncio.Future[Codes]:
+        """Ask for a subscription, and return a future for the broker's answer. Raises ConnectionLost."""
+        self._flush()
+        return self._asked(*self._paho.subscribe(wanted), MessageType.SUBACK, "a subscription")
+
+    def unsubscribe(self, filters: Sequence[str]) -> asyncio.Future[Codes]:
+        """Ask for the end of a subscription, and return a future for the broker's answer. Raises ConnectionLost."""
+        self._flush()
+        return self._asked(*self._paho.unsubscribe(list(filters)), MessageType.UNSUBACK, "an unsubscription")
+
+    def _asked(self, code: int, identifier: int | None, kind: int, what: str) -> asyncio.Future[Codes]:
+        if self.broken is not None:
+            raise self.lost()
+        if identifier is None or code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise ConnectionLost(f"cannot send to {self._address}: not connected")
+        self._resume()
+        return self._pending.add(identifier, kind, what)
+
+    def _next_identifier(self) -> int:
+        """Return a packet identifier that is not in flight; stands in for `paho.Client._mid_generate`."""
+        while (identifier := self._any_identifier()) in self._pending:
+            pass
+        return identifier
 
     def acknowledge(self, identifiers: Iterable[int]) -> None:
         """Send PUBACKs, in order, in one piece."""
-        packets = b"".join(
-            _PUBACK + identifier.to_bytes(2, "big") for identifier in identifiers if identifier
-        )
+        packets = [encode_puback(identifier) for identifier in identifiers if identifier]
         if packets and self.broken is None:
-            self._paho._packet_queue(MessageType.PUBACK, packets, 0, 1)  # noqa: SLF001
+            self._send(*packets)
+
+    def _send(self, *parts: bytes) -> None:
+        """Send soon, together with what else is sent in this turn of the event loop: a system call for all of it."""
+        if not self._outbox:
+            self._loop.call_soon(self._flush)
+        self._outbox += parts
+
+    def _flush(self) -> None:
+        parts, self._outbox = self._outbox, []
+        for piece in gather(parts):
+            # paho only ever slices, counts and sends it. At QoS 1 it leaves the rest to whoever queued it.
+            self._paho._packet_queue(MessageType.PUBLISH, cast("bytes", piece), 0, 1)  # noqa: SLF001
 
     def drain(self) -> list[tuple[int, Message]]:
         """Return what is in the inbox, and read on if it was full."""
         batch, self.inbox, self._inbox_bytes = self.inbox, [], 0
+        self._resume()
+        return batch
+
+    def _resume(self) -> None:
+        """Read on where reading was paused: there is room again, or an answer to wait for."""
         if self._paused and self._socket is not None and self.broken is None:
             self._paused = False
             self._loop.add_reader(self._socket.fileno(), self._read_on)
-        return batch
 
     def _read_on(self) -> None:
         """Read as aiomqtt does; its own reader went when reading was paused."""
@@ -224,7 +273,12 @@ class Link:
 
     def _pause(self) -> None:
         """Leave the socket unread while the inbox is full; not while an answer is awaited that may be next in line."""
-        if self._inbox_bytes > INBOX_BYTES and not self._paused and not self._replies and self._socket is not None:
+        if (
+            self._inbox_bytes > INBOX_BYTES
+            and not self._paused
+            and not self._pending
+            and self._socket is not None
+        ):
             self._paused = True
             self._loop.remove_reader(self._socket.fileno())
 
@@ -273,18 +327,13 @@ class Link:
         if self.broken is None:
             self.abandon(f"the connection was cut ({error})")
 
-    def _on_publish(self, *answer: FromPaho) -> None:
-        _, _, mid, reason, _ = answer
-        self._settle_reply(mid, [reason])
+    def _on_suback(self, *answer: FromPaho) -> None:
+        _, _, identifier, reasons, _ = answer
+        self._pending.settle(MessageType.SUBACK, identifier, _codes(reasons))
 
-    def _on_reply(self, *answer: FromPaho) -> None:
-        _, _, mid, reasons, _ = answer
-        self._settle_reply(mid, reasons)
-
-    def _settle_reply(self, mid: int, reasons: Sequence[ReasonCode]) -> None:
-        reply = self._replies.pop(mid, None)
-        if reply is not None:
-            reply.set_result(reasons)
+    def _on_unsuback(self, *answer: FromPaho) -> None:
+        _, _, identifier, reasons, _ = answer
+        self._pending.settle(MessageType.UNSUBACK, identifier, _codes(reasons))
 
     def _read_packet(self) -> MQTTErrorCode:
         """Read and handle one packet; stands in for `paho.Client._packet_read`."""
@@ -307,7 +356,11 @@ class Link:
 
     def _handle(self, packet: Packet) -> MQTTErrorCode:
         if packet.command & 0xF0 == MessageType.PUBLISH:
-            self._take(*decode_publish(packet.command, packet.body, self._paho.protocol))
+            self._take(*decode_publish(packet.command, packet.body, self._protocol))
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        if packet.command & 0xF0 == MessageType.PUBACK:
+            identifier, code = decode_puback(packet.command, packet.body, self._protocol)
+            self._pending.settle(MessageType.PUBACK, identifier, (code,))
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         slot = self._paho._in_packet  # noqa: SLF001
         slot["command"], slot["packet"] = packet.command, bytearray(packet.body)
@@ -322,3 +375,7 @@ class Link:
             self._wake()
         else:
             _log.warning("dropped a QoS 0 message on %r: they come faster than they are read", message.topic)
+
+
+def _codes(reasons: Iterable[ReasonCode]) -> list[int]:
+    return [reason.value for reason in reasons]

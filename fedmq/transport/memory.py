@@ -16,7 +16,14 @@ from fedmq.errors import BrokerRefused, ConnectionLost, MisuseError
 from fedmq.transport.filters import check_filter, check_topic
 from fedmq.transport.interface import Limits, Message
 from fedmq.transport.mailbox import NO_FAULTS, Faults, Mailbox, Parcel, Weather
-from fedmq.transport.packets import LARGEST_PACKET, MQTT_5, NOT_AUTHORIZED, check_size, explain
+from fedmq.transport.packets import (
+    LARGEST_PACKET,
+    MQTT_5,
+    NOT_AUTHORIZED,
+    check_size,
+    encode_publish,
+    explain,
+)
 from fedmq.transport.topictree import FilterTree, TopicTree
 
 if TYPE_CHECKING:
@@ -216,7 +223,8 @@ class MemoryConnection:
     async def publish(self, outgoing: Outgoing) -> None:
         """Send at QoS 1 and return when the broker has acknowledged it."""
         check_topic(outgoing.topic)
-        check_size(outgoing, self._limits.protocol, self._limits.packet_bytes)
+        packet = encode_publish(outgoing, self._limits.protocol)
+        check_size(outgoing.topic, packet.size, self._limits.packet_bytes)
         await self._turn()
         self._broker.judge(self._profile.identity, outgoing.topic)
         unlucky = self._broker.strikes("cut", outgoing.topic)

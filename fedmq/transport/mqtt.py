@@ -16,7 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from fedmq.errors import BrokerRefused, MisuseError
+from fedmq.errors import BrokerRefused, ConnectionLost, MisuseError
 from fedmq.transport.filters import check_filter, check_topic
 from fedmq.transport.interface import Limits
 from fedmq.transport.link import HungUp, Link
@@ -26,17 +26,18 @@ from fedmq.transport.packets import (
     MQTT_5,
     UNSUPPORTED_VERSION,
     check_size,
+    encode_publish,
     explain,
-    publish_bytes,
 )
+from fedmq.transport.pending import Patience
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
-    from paho.mqtt.reasoncodes import ReasonCode
-
     from fedmq.transport.interface import Message, Outgoing, Profile
+    from fedmq.transport.link import Wanted
+    from fedmq.transport.pending import Codes
 
 _log = logging.getLogger(__name__)
 
@@ -61,19 +62,6 @@ class Endpoint:
     password: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = field(default=None, repr=False)
     websocket_path: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a request may go unanswered before the link counts as broken.
-
-    `seconds`, and on top the time that all bytes under way take at `slowest` bytes a second: a poor mobile link is
-    slow, not dead. `connect_s` bounds the wait for the answer to CONNECT.
-    """
-
-    seconds: float = 15.0
-    slowest: float = 8_192.0
-    connect_s: float = 10.0
 
 
 class MqttTransport:
@@ -118,9 +106,15 @@ class MqttTransport:
 
     async def _open(self, profile: Profile, protocol: int) -> MqttConnection:
         client = self._client(profile, protocol)
-        link = Link(client, self.address, unordered=profile.receive_maximum, largest=INCOMING_BYTES)
+        link = Link(
+            client,
+            self.address,
+            unordered=profile.receive_maximum,
+            largest=INCOMING_BYTES,
+            patience=self._patience,
+        )
         await link.open()
-        return MqttConnection(link, _limits(link, protocol), self._patience)
+        return MqttConnection(link, _limits(link, protocol))
 
     def _client(self, profile: Profile, protocol: int) -> aiomqtt.Client:
         end, newest = self._endpoint, protocol == MQTT_5
@@ -150,12 +144,10 @@ class MqttTransport:
 class MqttConnection:
     """One live connection to a real broker; see `fedmq.transport.interface.Connection`."""
 
-    def __init__(self, link: Link, limits: Limits, patience: Patience) -> None:
+    def __init__(self, link: Link, limits: Limits) -> None:
         self._link = link
         self._limits = limits
-        self._patience = patience
         self._slots = asyncio.Semaphore(limits.inflight)
-        self._under_way = 0
         self._taken: list[int] = []
         self._receiving = False
 
@@ -167,42 +159,28 @@ class MqttConnection:
     async def publish(self, outgoing: Outgoing) -> None:
         """Send at QoS 1 and return when the broker has acknowledged it."""
         check_topic(outgoing.topic)
-        check_size(outgoing, self._limits.protocol, self._limits.packet_bytes)
+        packet = encode_publish(outgoing, self._limits.protocol)
+        check_size(outgoing.topic, packet.size, self._limits.packet_bytes)
         await self._slots.acquire()
-        reply = self._send(outgoing)
-        (reason,) = await self._answer(reply, f"the message to {outgoing.topic!r}")
-        self._heed(reason, f"the message to {outgoing.topic!r}")
-
-    def _send(self, outgoing: Outgoing) -> asyncio.Future[Sequence[ReasonCode] | None]:
-        size = publish_bytes(outgoing, self._limits.protocol)
+        what = f"the message to {outgoing.topic!r}"
         try:
-            properties = _properties(outgoing, PacketTypes.PUBLISH, self._limits.protocol)
-            sent = self._link.client.publish(
-                outgoing.topic, outgoing.payload, qos=1, retain=outgoing.retain, properties=properties
-            )
-            reply = self._link.reply(sent.mid, sent.rc)
-        except BaseException:
+            # Not when the caller stops waiting: a message stays in flight until the broker has spoken.
+            answer = self._link.publish(packet, what, self._slots.release)
+        except ConnectionLost:
             self._slots.release()
             raise
-        self._under_way += size
-        # Not when the caller stops waiting: a message stays in flight until the broker has spoken.
-        reply.add_done_callback(lambda _: self._landed(size))
-        return reply
-
-    def _landed(self, size: int) -> None:
-        self._under_way -= size
-        self._slots.release()
+        (code,) = await self._answer(answer)
+        _heed(code, what)
 
     async def subscribe(self, *filters: str) -> None:
         """Subscribe at QoS 1."""
         for text in filters:
             check_filter(text)
-        code, mid = self._link.client.subscribe(self._wanted(filters))
-        reasons = await self._answer(self._link.reply(mid, code), "a subscription")
-        for text, reason in zip(filters, reasons, strict=False):
-            self._heed(reason, f"the subscription to {text!r}")
+        codes = await self._answer(self._link.subscribe(self._wanted(filters)))
+        for text, code in zip(filters, codes, strict=False):
+            _heed(code, f"the subscription to {text!r}")
 
-    def _wanted(self, filters: Sequence[str]) -> list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]:
+    def _wanted(self, filters: Sequence[str]) -> Wanted:
         if self._limits.protocol == MQTT_5:
             return [(text, SubscribeOptions(qos=1)) for text in filters]
         return [(text, 1) for text in filters]
@@ -211,10 +189,9 @@ class MqttConnection:
         """Undo `subscribe`."""
         for text in filters:
             check_filter(text)
-        code, mid = self._link.client.unsubscribe(list(filters))
-        reasons = await self._answer(self._link.reply(mid, code), "an unsubscription")
-        for text, reason in zip(filters, reasons, strict=False):  # MQTT 3.1.1 gives no reasons here
-            self._heed(reason, f"the end of the subscription to {text!r}")
+        codes = await self._answer(self._link.unsubscribe(filters))
+        for text, code in zip(filters, codes, strict=False):  # MQTT 3.1.1 gives no reasons here
+            _heed(code, f"the end of the subscription to {text!r}")
 
     async def receive(self) -> Sequence[Message]:
         """Acknowledge what the last call returned, then wait for messages and return all that are there."""
@@ -243,21 +220,16 @@ class MqttConnection:
         """Disconnect in good order."""
         await self._link.close()
 
-    async def _answer(
-        self, reply: asyncio.Future[Sequence[ReasonCode] | None], what: str
-    ) -> Sequence[ReasonCode]:
-        patience = self._patience.seconds + self._under_way / self._patience.slowest
-        await asyncio.wait((reply,), timeout=patience)
-        if not reply.done():
-            self._link.abandon(f"the broker did not acknowledge {what} within {patience:.0f} s")
-        reasons = reply.result()
-        if reasons is None:
+    async def _answer(self, answer: asyncio.Future[Codes]) -> Sequence[int]:
+        codes = await answer
+        if codes is None:
             raise self._link.lost()
-        return reasons
+        return codes
 
-    def _heed(self, reason: ReasonCode, what: str) -> None:
-        if reason.value >= FAILURE:
-            raise BrokerRefused(f"the broker refused {what}: {explain(reason.value)}", code=reason.value)
+
+def _heed(code: int, what: str) -> None:
+    if code >= FAILURE:
+        raise BrokerRefused(f"the broker refused {what}: {explain(code)}", code=code)
 
 
 def _limits(link: Link, protocol: int) -> Limits:
@@ -283,22 +255,20 @@ def _session_properties(profile: Profile) -> Properties:
 
 def _will(will: Outgoing, protocol: int) -> aiomqtt.Will:
     check_topic(will.topic)
-    properties = _properties(will, PacketTypes.WILLMESSAGE, protocol)
+    properties = _will_properties(will) if protocol == MQTT_5 else None
     return aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
 
 
-def _properties(outgoing: Outgoing, packet: int, protocol: int) -> Properties | None:
-    if protocol != MQTT_5:
-        return None
-    properties = _no_properties(packet)
-    if outgoing.expiry_s is not None:
-        properties.MessageExpiryInterval = outgoing.expiry_s
-    if outgoing.content_type is not None:
-        properties.ContentType = outgoing.content_type
-    if outgoing.correlation is not None:
-        properties.CorrelationData = outgoing.correlation
-    if outgoing.properties:
-        properties.UserProperty = list(outgoing.properties.items())
+def _will_properties(will: Outgoing) -> Properties:
+    properties = _no_properties(PacketTypes.WILLMESSAGE)
+    if will.expiry_s is not None:
+        properties.MessageExpiryInterval = will.expiry_s
+    if will.content_type is not None:
+        properties.ContentType = will.content_type
+    if will.correlation is not None:
+        properties.CorrelationData = will.correlation
+    if will.properties:
+        properties.UserProperty = list(will.properties.items())
     return properties
 
 

@@ -1,13 +1,15 @@
-"""How many bytes a PUBLISH takes on the wire, and what MQTT's failure codes mean to a person."""
+"""PUBLISH and PUBACK to and from bytes, and what MQTT's failure codes mean to a person."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fedmq.errors import BrokerRefused
+from fedmq.errors import BrokerRefused, MisuseError
 from fedmq.transport.interface import Message
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from fedmq.transport.interface import Outgoing
 
 MQTT_5: Final = 5
@@ -22,6 +24,14 @@ UNSUPPORTED_VERSION: Final = 0x84
 SESSION_TAKEN_OVER: Final = 0x8E
 FAILURE: Final = 0x80
 """Reason codes from here on are failures (MQTT 5, section 2.4)."""
+
+_PUBLISH_AT_QOS_1: Final = 0x32
+_PUBACK: Final = 0x40
+_EXPIRY, _CONTENT_TYPE, _CORRELATION, _USER = b"\x02", b"\x03", b"\x09", b"\x26"
+"""Identifiers of properties (MQTT 5, section 2.2.2.2)."""
+
+_LARGE: Final = 32 * 1024
+"""Bytes from which on a system call of its own costs less than one more copy."""
 
 HINTS: Final = {
     0x81: "malformed packet",
@@ -58,21 +68,87 @@ def explain(code: int) -> str:
     return f"{HINTS.get(code, 'no reason given')} (0x{code:02X})"
 
 
-def publish_bytes(outgoing: Outgoing, protocol: int) -> int:
-    """Return the size in bytes of the PUBLISH packet at QoS 1, fixed header included (MQTT 5, section 3.3)."""
-    body = 2 + _utf8(outgoing.topic) + 2 + len(outgoing.payload)
-    if protocol == MQTT_5:
-        properties = _property_bytes(outgoing)
-        body += _varint_bytes(properties) + properties
-    return 1 + _varint_bytes(body) + body
+class Publish(NamedTuple):
+    """A PUBLISH at QoS 1 that waits for its packet identifier: what comes before it, what after, and the payload."""
+
+    front: bytes
+    back: bytes
+    payload: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole packet, fixed header included."""
+        return len(self.front) + 2 + len(self.back) + len(self.payload)
+
+    def parts(self, identifier: int) -> tuple[bytes, bytes]:
+        """Return the packet in two parts, the payload as it was given."""
+        return b"%b%b%b" % (self.front, identifier.to_bytes(2, "big"), self.back), self.payload
 
 
-def check_size(outgoing: Outgoing, protocol: int, limit: int) -> None:
-    """Raise BrokerRefused when the packet would be larger than the broker takes."""
-    size = publish_bytes(outgoing, protocol)
+def encode_publish(outgoing: Outgoing, protocol: int) -> Publish:
+    """Return the PUBLISH packet at QoS 1 (MQTT 5 and 3.1.1, section 3.3); MQTT 3.1.1 knows no properties.
+
+    Raises MisuseError for what MQTT cannot express.
+    """
+    try:
+        topic, back = _text(outgoing.topic), b""
+        if protocol == MQTT_5:
+            properties = _properties(outgoing)
+            back = _varint(len(properties)) + properties
+    except (OverflowError, UnicodeError) as error:
+        raise MisuseError(
+            f"a message to {outgoing.topic[:40]!r} holds what MQTT has no room for ({error}): texts and correlation "
+            f"data take 65,535 bytes of UTF-8, an expiry 32 bits"
+        ) from None
+    length = len(topic) + 2 + len(back) + len(outgoing.payload)
+    front = bytes((_PUBLISH_AT_QOS_1 | outgoing.retain,)) + _varint(length) + topic
+    return Publish(front, back, outgoing.payload)
+
+
+def gather(parts: Iterable[bytes]) -> Iterator[memoryview]:
+    """Join small parts that follow each other, and pass on large ones uncopied.
+
+    They come as views: paho cuts off what has been sent, and to cut a view copies nothing.
+    """
+    small: list[bytes] = []
+    for part in parts:
+        if len(part) < _LARGE:
+            small.append(part)
+            continue
+        if joined := b"".join(small):
+            yield memoryview(joined)
+        small.clear()
+        yield memoryview(part)
+    if joined := b"".join(small):
+        yield memoryview(joined)
+
+
+def encode_puback(identifier: int) -> bytes:
+    """Return the PUBACK packet that says "success" (MQTT 5 and 3.1.1, section 3.4)."""
+    return b"\x40\x02" + identifier.to_bytes(2, "big")
+
+
+def decode_puback(command: int, body: memoryview, protocol: int) -> tuple[int, int]:
+    """Return packet identifier and reason code of one PUBACK, `body` being all after the fixed header.
+
+    Its properties are skipped. Raises ValueError or IndexError for a packet that cannot be read.
+    """
+    identifier, size, code = body[0] << 8 | body[1], len(body), 0
+    if size > 2 and protocol == MQTT_5:  # noqa: PLR2004 - what follows the identifier may be left out
+        code = body[2]
+        size = 3 if size == 3 else _after_properties(body, 3)  # noqa: PLR2004 - (same)
+    elif size > 2:  # noqa: PLR2004 - (same)
+        size = 2
+    if command != _PUBACK or size != len(body) or not identifier:
+        raise ValueError(f"a PUBACK of {len(body)} bytes for message {identifier} does not add up")
+    return identifier, code
+
+
+def check_size(topic: str, size: int, limit: int) -> None:
+    """Raise BrokerRefused when a PUBLISH of `size` bytes is larger than the broker takes."""
     if size > limit:
         raise BrokerRefused(
-            f"the message to {outgoing.topic!r} takes {size:,} bytes, the broker takes at most {limit:,}: "
+            f"the message to {topic!r} takes {size:,} bytes, the broker takes at most {limit:,}: "
             f"send smaller chunks",
             code=PACKET_TOO_LARGE,
         )
@@ -108,18 +184,30 @@ def _after_properties(body: memoryview, at: int) -> int:
     return at + 1 + length
 
 
-def _property_bytes(outgoing: Outgoing) -> int:
-    size = 0 if outgoing.expiry_s is None else 5
+def _properties(outgoing: Outgoing) -> bytes:
+    found = b"" if outgoing.expiry_s is None else _EXPIRY + outgoing.expiry_s.to_bytes(4, "big")
     if outgoing.content_type is not None:
-        size += 3 + _utf8(outgoing.content_type)
+        found += _CONTENT_TYPE + _text(outgoing.content_type)
     if outgoing.correlation is not None:
-        size += 3 + len(outgoing.correlation)
-    return size + sum(5 + _utf8(key) + _utf8(value) for key, value in outgoing.properties.items())
+        found += _CORRELATION + _binary(outgoing.correlation)
+    if outgoing.properties:
+        pairs = outgoing.properties.items()
+        found += b"".join(_USER + _text(key) + _text(value) for key, value in pairs)
+    return found
 
 
-def _utf8(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
+def _text(text: str) -> bytes:
+    return _binary(text.encode())
 
 
-def _varint_bytes(value: int) -> int:
-    return max(1, (value.bit_length() + 6) // 7)
+def _binary(data: bytes) -> bytes:
+    return len(data).to_bytes(2, "big") + data
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:  # noqa: PLR2004 - seven bits to a byte (MQTT 5, section 1.5.5)
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -107,9 +107,16 @@ class ReadAhead:
             self._buffer[: len(left)] = left
             self._start, self._stop = 0, len(left)
 
-    def send(self, data: bytes | bytearray) -> int:
-        """Send what the kernel takes of `data`; return how much that was."""
-        return int(self._sock.send(data))
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what the kernel takes of `data`; return how much that was.
+
+        Raises BlockingIOError for nothing: paho's websocket says 0 when it wants the same data again, and paho's queue
+        would drop it.
+        """
+        count = int(self._sock.send(data))
+        if not count and data:
+            raise BlockingIOError
+        return count
 
     def shut(self) -> None:
         """End the connection in both directions; the event loop then finds it closed."""

@@ -86,10 +86,8 @@ class LateIsAbsorbed(Coordinator):
 class LateIsToldTooEarly(Coordinator):
     """Tells a device LATE while a restart may still count its update."""
 
-    def _completed(self, event: co.Completed, now: float) -> None:
-        if self.phase in (Round.DRAINING, Round.STEPPING):
-            self._reply(event.device, event.round, event.update, Verdict.LATE, "")
-        super()._completed(event, now)
+    def _offered_in_hand(self, event: co.Offered) -> None:
+        self._turn_away(event, Verdict.LATE, "")
 
 
 class DrainingWaitsForNobody(Coordinator):
@@ -280,4 +278,16 @@ RESTLESS = Setting(
 )
 """A world in which the aggregator hardly ever lives to the end of a round; for faults that only a restart shows."""
 
-SETTINGS = {"late_is_told_too_early": RESTLESS}
+HAPLESS = Setting(
+    devices=3,
+    policy=Policy(min_devices=3, quorum=3, soft_deadline_s=20.0, hard_deadline_s=20.0),
+    storm_s=400.0,
+    faults=Faults(restart_every_s=15.0, cut_every_s=10.0, step_fails=0.3, train_fails=0.2),
+)
+"""A world in which most rounds come to nothing."""
+
+SETTINGS = {
+    "late_is_told_too_early": RESTLESS,
+    "number_not_saved": HAPLESS,
+    "counts_a_closed_round_again": RESTLESS,
+}

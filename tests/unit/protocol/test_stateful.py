@@ -22,7 +22,7 @@ SHOTS = settings(max_examples=60, stateful_step_count=60, deadline=None)
 
 
 class CoordinatorWorld(RuleBasedStateMachine):
-    """A shell that commits at once, but lets the rule and the step take their time."""
+    """A shell whose disk, rule and step take their time."""
 
     @initialize(
         fraction=st.sampled_from([0.5, 1.0]),
@@ -33,7 +33,10 @@ class CoordinatorWorld(RuleBasedStateMachine):
     def begin(self, fraction: float, over: float, quorum: int, more: int) -> None:
         self.policy = Policy(fraction, over, quorum + more, quorum, 20.0, 30.0)
         self.now, self.letters = 0.0, 0
+        self.census = 0.0
+        self.there: dict[str, int] = {}
         self.absorbing: list[co.Absorb] = []
+        self.waiting: list[co.Completed] = []
         self.journal: dict[str, bytes] = {}
         self.finish: co.Finish | None = None
         self.alarm: float | None = None
@@ -57,6 +60,7 @@ class CoordinatorWorld(RuleBasedStateMachine):
                 self.absorbing.append(effect)
             case co.Announce(task_, begin):
                 if begin:
+                    self.census = 0.0
                     assert not self.rounds or task_.round > self.rounds[-1]
                     self.journal, self.accepted = {}, set()
                     self.rounds.append(task_.round)
@@ -79,15 +83,20 @@ class CoordinatorWorld(RuleBasedStateMachine):
             first = self.told[receipt.update]
             assert receipt.verdict is first
         self.told[receipt.update] = receipt.verdict
+        if receipt.verdict is Verdict.ACCEPTED:
+            assert self.nature.get(receipt.update)  # the rule has taken it
 
     # --- what can happen ----------------------------------------------------------------------------------------------
 
     @rule(device=NAMES, session=st.integers(1, 3))
     def birth(self, device: str, session: int) -> None:
+        self.there[device] = session
         self.tell(born(device, session))
 
     @rule(device=NAMES, session=st.integers(1, 3))
     def death(self, device: str, session: int) -> None:
+        if session >= self.there.get(device, 99):
+            del self.there[device]
         self.tell(co.Died(device, session))
 
     @rule(device=NAMES)
@@ -105,8 +114,16 @@ class CoordinatorWorld(RuleBasedStateMachine):
         number = self.machine.progress.round
         effects = self.tell(co.Offered(device, RUN, number, update, 10))
         if any(isinstance(effect, co.Keep) for effect in effects):
-            self.journal[device] = update
-            self.tell(co.Completed(device, number, update, self.machine.progress.version, LAYOUT))
+            self.waiting.append(co.Completed(device, number, update, self.machine.progress.version, LAYOUT))
+
+    @precondition(lambda self: self.waiting)
+    @rule()
+    def commit(self) -> None:
+        group, self.waiting = self.waiting, []
+        for whole in group:
+            if whole.round == self.machine.progress.round:
+                self.journal[whole.device] = whole.update
+            self.tell(whole)
 
     @precondition(lambda self: self.absorbing)
     @rule(data=st.data(), good=st.booleans())
@@ -144,10 +161,12 @@ class CoordinatorWorld(RuleBasedStateMachine):
         self.machine = Coordinator(
             TERMS, self.policy, StopWhen(), progress=self.machine.progress, ledger=ledger
         )
-        self.absorbing, self.finish, self.alarm, self.accepted = [], None, None, set()
+        self.absorbing, self.waiting, self.finish, self.alarm, self.accepted = [], [], None, None, set()
+        self.there, self.census = {}, self.now + CENSUS_S if open_task else 0.0
         self.tell(co.Started(open_task))
         for device, update in list(self.journal.items()) if open_task else []:
             self.send(device, update)
+        self.commit()
 
     # --- what must hold -----------------------------------------------------------------------------------------------
 
@@ -164,19 +183,19 @@ class CoordinatorWorld(RuleBasedStateMachine):
             case Phase.OPEN:
                 assert self.alarm is not None
                 assert self.now < machine.opened + self.policy.hard_deadline_s
-                if len(self.accepted) >= self.policy.quorum and self.now >= machine.opened + CENSUS_S:
+                if len(self.accepted) >= self.policy.quorum and self.now >= self.census:
                     assert self.somebody_is_waited_for()
             case Phase.DRAINING:
                 assert self.absorbing
             case Phase.STEPPING:
                 assert self.finish is not None
             case Phase.WAITING:
-                assert len(machine.present) < self.policy.min_devices
+                assert len(self.there) < self.policy.min_devices
 
     def somebody_is_waited_for(self) -> bool:
         machine, current = self.machine, self.machine.task
         assert current is not None
-        there = [name for name in machine.present if in_cohort(name, current.salt, current.fraction)]
+        there = [name for name in self.there if in_cohort(name, current.salt, current.fraction)]
         return bool(machine.ledger.unsettled()) or any(not machine.ledger.settled(name) for name in there)
 
 
@@ -191,6 +210,8 @@ class ParticipantWorld(RuleBasedStateMachine):
         self.replica, self.fetch, self.work = held, None, None
         self.disk: dict[bytes, tuple[bytes, int]] = {}
         self.trained: list[int] = []
+        self.tasks = {1: task()}
+        self.sent: set[bytes] = set()
         self.machine = Participant("ada", LAYOUT, held=held)
 
     fetch: pa.Fetch | None
@@ -207,6 +228,7 @@ class ParticipantWorld(RuleBasedStateMachine):
                 self.fetch = effect
             case pa.Train(task_):
                 assert self.work is None
+                assert self.tasks[task_.round] == task_
                 assert self.replica == (task_.run, task_.model)
                 assert task_.round not in self.trained
                 self.trained.append(task_.round)
@@ -214,7 +236,9 @@ class ParticipantWorld(RuleBasedStateMachine):
             case pa.Send(round_, update):
                 assert self.link
                 assert self.disk[update] == (RUN, round_)
-            case pa.Forget(_, update):
+                self.sent.add(update)
+            case pa.Forget(round_, update, verdict):
+                assert verdict is not None or round_ < self.number
                 del self.disk[update]
             case pa.Wake(time):
                 self.alarm = time
@@ -224,7 +248,9 @@ class ParticipantWorld(RuleBasedStateMachine):
     @rule(up=st.booleans())
     def turn_link(self, up: bool) -> None:  # noqa: FBT001 - drawn
         self.link, self.fetch = up, None if not up else self.fetch
+        self.sent = set()
         self.tell(pa.Connected() if up else pa.Disconnected())
+        assert not up or self.sent == self.disk.keys()
 
     @precondition(lambda self: self.link)
     @rule(moved=st.booleans(), end=st.sampled_from([False, False, False, True]))
@@ -233,7 +259,9 @@ class ParticipantWorld(RuleBasedStateMachine):
         if moved:
             self.version += 1
             self.tell(pa.Published(manifest(self.version, key=max(1, self.version - 2))))
-        self.tell(pa.Tasked(task(self.number, self.version, kind=TaskKind.STOP if end else TaskKind.TRAIN)))
+        kind = TaskKind.STOP if end else TaskKind.TRAIN
+        self.tasks[self.number] = task(self.number, self.version, kind=kind)
+        self.tell(pa.Tasked(self.tasks[self.number]))
 
     @precondition(lambda self: self.link)
     @rule(back=st.integers(0, 2))
@@ -241,7 +269,7 @@ class ParticipantWorld(RuleBasedStateMachine):
         version, number = max(1, self.version - back), max(1, self.number - back)
         self.tell(pa.Published(manifest(version)))
         if back:
-            self.tell(pa.Tasked(task(number, version)))
+            self.tell(pa.Tasked(self.tasks[number]))
 
     @precondition(lambda self: self.fetch)
     @rule(good=st.booleans())
@@ -276,6 +304,7 @@ class ParticipantWorld(RuleBasedStateMachine):
     def receipt_comes(self, verdict: Verdict, data: st.DataObject) -> None:
         update = data.draw(st.sampled_from(sorted(self.disk)))
         self.tell(pa.Receipted(Receipt(RUN, self.disk[update][1], update, verdict, "", 3.0)))
+        assert (update in self.disk) is (verdict is Verdict.RETRY)
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 700.0]))
     def time_passes(self, seconds: float) -> None:

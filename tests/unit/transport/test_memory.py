@@ -260,6 +260,6 @@ async def test_thousands_of_sessions_do_not_slow_down_a_message_to_one() -> None
         connection = await broker.connect(Profile(f"device-{number}"))
         await connection.subscribe(f"down/device-{number}/receipt", "all/#")
     sender = await broker.connect(Profile("sender"))
-    looked_at = len(broker._subscriptions.match("down/device-7/receipt"))  # noqa: SLF001
+    looked_at = len(broker._subscriptions.match("down/device-7/receipt"))
     await sender.publish(Outgoing("down/device-7/receipt", b"x"))
     assert looked_at == 1

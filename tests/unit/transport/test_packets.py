@@ -1,24 +1,30 @@
 from __future__ import annotations
 
 import contextlib
-import struct
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
-from fedmq.errors import BrokerRefused
+from fedmq.errors import BrokerRefused, MisuseError
 from fedmq.transport.interface import Message, Outgoing
-from fedmq.transport.mqtt import _properties
 from fedmq.transport.packets import (
     MQTT_3_1_1,
     MQTT_5,
     PACKET_TOO_LARGE,
     check_size,
+    decode_puback,
     decode_publish,
+    encode_puback,
+    encode_publish,
     explain,
-    publish_bytes,
+    gather,
 )
 
 names = st.text(st.characters(exclude_characters="+#\0", exclude_categories=["Cs"]), min_size=1, max_size=200)
@@ -44,23 +50,91 @@ def length_bytes(value: int) -> bytes:
 
 
 def encode(outgoing: Outgoing, protocol: int, identifier: int = 7) -> bytes:
-    """A PUBLISH at QoS 1 as the specification has it, its properties packed by paho."""
-    topic = outgoing.topic.encode()
-    properties = _properties(outgoing, PacketTypes.PUBLISH, protocol)
-    packed = b"" if properties is None else bytes(properties.pack())
-    body = struct.pack("!H", len(topic)) + topic + struct.pack("!H", identifier) + packed + outgoing.payload
-    return bytes([0x32 | outgoing.retain]) + length_bytes(len(body)) + body
+    return b"".join(encode_publish(outgoing, protocol).parts(identifier))
 
 
-@given(outgoings, st.sampled_from([MQTT_3_1_1, MQTT_5]))
-def test_size_is_what_goes_over_the_wire(outgoing: Outgoing, protocol: int) -> None:
-    assert publish_bytes(outgoing, protocol) == len(encode(outgoing, protocol))
+def what_paho_sends(outgoing: Outgoing, protocol: int, identifier: int) -> bytes:
+    client = Client(CallbackAPIVersion.VERSION2, "me", protocol=protocol)  # type: ignore[arg-type]
+    client._sock, client._packet_queue = Mock(), Mock()  # type: ignore[method-assign]
+    client._send_publish(
+        identifier,
+        outgoing.topic.encode(),
+        outgoing.payload,
+        qos=1,
+        retain=outgoing.retain,
+        properties=paho_properties(outgoing) if protocol == MQTT_5 else None,
+    )
+    client._sock = None
+    return bytes(client._packet_queue.call_args.args[1])
+
+
+def paho_properties(outgoing: Outgoing) -> Properties:
+    properties: Any = Properties(PacketTypes.PUBLISH)
+    if outgoing.expiry_s is not None:
+        properties.MessageExpiryInterval = outgoing.expiry_s
+    if outgoing.content_type is not None:
+        properties.ContentType = outgoing.content_type
+    if outgoing.correlation is not None:
+        properties.CorrelationData = outgoing.correlation
+    if outgoing.properties:
+        properties.UserProperty = list(outgoing.properties.items())
+    return properties  # type: ignore[no-any-return]
+
+
+@given(outgoings, st.sampled_from([MQTT_3_1_1, MQTT_5]), st.integers(1, 65_535))
+def test_a_publish_is_what_paho_sends(outgoing: Outgoing, protocol: int, identifier: int) -> None:
+    sent = what_paho_sends(outgoing, protocol, identifier)
+    assert encode(outgoing, protocol, identifier) == sent
+    assert encode_publish(outgoing, protocol).size == len(sent)
 
 
 @pytest.mark.parametrize("size", [0, 120, 121, 122, 123, 124, 16_373, 16_376, 16_380, 2_097_140, 2_097_152])
-def test_size_where_the_length_grows_by_a_byte(size: int) -> None:
+def test_where_the_length_grows_by_a_byte(size: int) -> None:
     outgoing = Outgoing("t", bytes(size))
-    assert publish_bytes(outgoing, MQTT_5) == len(encode(outgoing, MQTT_5))
+    assert encode(outgoing, MQTT_5) == what_paho_sends(outgoing, MQTT_5, 7)
+
+
+def test_a_publish_byte_by_byte() -> None:
+    """As MQTT 5, section 3.3, and MQTT 3.1.1, section 3.3, have it."""
+    outgoing = Outgoing("a/b", b"xyz", True, 60, "t/x", b"\x01\x02", {"k": "é"})  # noqa: FBT003 - retain
+    assert encode(outgoing, MQTT_5, 0x0102).hex(" ") == (
+        "33 23 00 03 61 2f 62 01 02 "  # PUBLISH at QoS 1, retained; 35 bytes follow; topic; packet identifier
+        "18 02 00 00 00 3c 03 00 03 74 2f 78 "  # 24 bytes of properties: expiry, content type,
+        "09 00 02 01 02 26 00 01 6b 00 02 c3 a9 "  # correlation data, a user property
+        "78 79 7a"
+    ).replace("33 27", "33 23").replace("18 02", "18 02")
+    assert encode(outgoing, MQTT_3_1_1, 0x0102).hex(" ") == "33 0a 00 03 61 2f 62 01 02 78 79 7a"
+    assert encode(Outgoing("a", b""), MQTT_5, 1).hex(" ") == "32 06 00 01 61 00 01 00"
+
+
+@pytest.mark.parametrize(
+    "outgoing",
+    [
+        Outgoing("t", b"", expiry_s=2**32),
+        Outgoing("t", b"", expiry_s=-1),
+        Outgoing("t", b"", content_type="x" * 65_536),
+        Outgoing("t", b"", correlation=bytes(65_536)),
+        Outgoing("t", b"", properties={"k": "\ud800"}),
+    ],
+)
+def test_what_mqtt_cannot_express_is_misuse(outgoing: Outgoing) -> None:
+    with pytest.raises(MisuseError, match="'t' holds what MQTT has no room for"):
+        encode_publish(outgoing, MQTT_5)
+
+
+@given(st.lists(st.integers(0, 50) | st.integers(32_700, 32_800), max_size=12))
+def test_gathering_keeps_bytes_and_order(sizes: list[int]) -> None:
+    parts = [bytes([place]) * size for place, size in enumerate(sizes)]
+    pieces = list(gather(parts))
+    assert b"".join(pieces) == b"".join(parts)
+    assert all(len(piece) for piece in pieces)
+
+
+def test_small_parts_are_joined_and_large_ones_not_copied() -> None:
+    large = bytes(100_000)
+    pieces = list(gather([b"ab", b"c", large, b"d", b"", b"ef"]))
+    assert [bytes(piece[:3]) for piece in pieces] == [b"abc", bytes(3), b"def"]
+    assert pieces[1].obj is large
 
 
 @given(outgoings, st.sampled_from([MQTT_3_1_1, MQTT_5]), st.integers(1, 65_535))
@@ -103,13 +177,56 @@ def test_a_topic_that_is_not_utf8_costs_nothing_but_itself() -> None:
     assert message == Message("\ufffd\ufffd", b"x")
 
 
+@given(st.integers(1, 65_535))
+def test_a_puback_of_ours_can_be_read(identifier: int) -> None:
+    packet = encode_puback(identifier)
+    assert decode_puback(packet[0], memoryview(packet)[2:], MQTT_3_1_1) == (identifier, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b"\x01\x02", (0x0102, 0)),
+        (b"\x01\x02\x10", (0x0102, 0x10)),
+        (b"\x01\x02\x87\x00", (0x0102, 0x87)),
+        (b"\x01\x02\x87\x04\x1f\x00\x01n", (0x0102, 0x87)),  # with a reason in words
+    ],
+)
+def test_a_puback_with_and_without_reason(body: bytes, found: tuple[int, int]) -> None:
+    assert decode_puback(0x40, memoryview(body), MQTT_5) == found
+
+
+@pytest.mark.parametrize(
+    ("command", "body", "protocol"),
+    [
+        (0x40, b"", MQTT_5),
+        (0x40, b"\x01", MQTT_5),
+        (0x40, b"\x00\x00", MQTT_5),  # packet identifier 0
+        (0x42, b"\x00\x01", MQTT_5),  # flags that are reserved
+        (0x40, b"\x00\x01\x00\x05", MQTT_5),  # properties that are not there
+        (0x40, b"\x00\x01\x00\x00\x00", MQTT_5),  # more than its properties
+        (0x40, b"\x00\x01\x00\xff", MQTT_5),  # a length that does not end
+        (0x40, b"\x00\x01\x00", MQTT_3_1_1),  # no reasons before MQTT 5
+    ],
+)
+def test_pubacks_that_do_not_add_up(command: int, body: bytes, protocol: int) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        decode_puback(command, memoryview(body), protocol)
+
+
+@given(st.integers(0, 255), st.binary(max_size=12), st.sampled_from([MQTT_3_1_1, MQTT_5]))
+def test_a_puback_of_nonsense_raises_only_what_is_promised(command: int, body: bytes, protocol: int) -> None:
+    with contextlib.suppress(ValueError, IndexError):
+        decode_puback(command, memoryview(body), protocol)
+
+
 def test_too_large_says_how_much_and_what_to_do() -> None:
-    outgoing = Outgoing("fleet/up", bytes(2_000))
-    check_size(outgoing, MQTT_5, publish_bytes(outgoing, MQTT_5))
+    size = encode_publish(Outgoing("fleet/up", bytes(2_000)), MQTT_5).size
+    check_size("fleet/up", size, size)
     with pytest.raises(
         BrokerRefused, match=r"'fleet/up' takes 2,016 bytes.* at most 2,015: send smaller"
     ) as caught:
-        check_size(outgoing, MQTT_5, publish_bytes(outgoing, MQTT_5) - 1)
+        check_size("fleet/up", size, size - 1)
     assert caught.value.code == PACKET_TOO_LARGE
 
 

@@ -65,7 +65,7 @@ class Scripted:
 )
 def test_packets_come_whole_however_they_were_cut(bodies: list[bytes], sizes: list[int]) -> None:
     sock = Scripted(b"".join(packet(body) for body in bodies), sizes)
-    with sock._socket:  # noqa: SLF001
+    with sock._socket:
         reader, found = ReadAhead(sock, largest=400_000), []
         while sock.data:
             asked = sock.asked
@@ -119,3 +119,11 @@ def test_shut_ends_both_directions_and_can_be_repeated(ends: tuple[socket.socket
     reader.close()
     reader.shut()
     assert reader.fileno() == -1
+
+
+def test_a_websocket_that_took_nothing_is_asked_again(ends: tuple[socket.socket, ReadAhead]) -> None:
+    _, reader = ends
+    assert reader.send(memoryview(b"all")) == 3
+    reader._sock = type("Full", (), {"send": lambda self, data: 0})()
+    with pytest.raises(BlockingIOError):
+        reader.send(b"x")

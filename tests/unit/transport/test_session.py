@@ -74,7 +74,7 @@ class Owner:
 
 async def until(condition: Callable[[], object], seconds: float = 300.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - virtual time, and conditions of all sorts
+        while not condition():
             await asyncio.sleep(0.1)
 
 
