@@ -52,12 +52,13 @@ class Absorption:
     def absorb(self, effect: co.Absorb) -> None:
         """Carry the effect out."""
         parcel = self._intake.parcel(effect.device, effect.update)
-        if parcel is None:
-            raise MisuseError(f"the coordinator wants an update of {effect.device} absorbed that never came")
-        self._add(parcel, effect.round, look=False)
+        if parcel is not None:  # else the round was given up in this very moment
+            self._add(parcel, effect.round, look=False)
 
     def _add(self, parcel: Parcel, round_: int, *, look: bool) -> None:
         source = self._intake.source(parcel)
+        if source is None:
+            return
         self._jobs.append(Job(parcel.device, round_, parcel.update, source, look))
         self._arrived.set()
 
@@ -81,6 +82,6 @@ class Absorption:
             if job.look:
                 return co.Completed(job.device, job.round, job.update, update.model, update.layout)
             self._modelling.absorb(update)
-        except (PeerError, StoreError) as error:
+        except (PeerError, StoreError, MisuseError) as error:  # the last: its round was given up meanwhile
             return co.Spoiled(job.device, job.round, job.update, str(error))
         return co.Absorbed(job.device, job.round, job.update, update.facts)

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from fedmq.errors import MessageError, MisuseError, StoreError
+from fedmq.errors import MessageError, StoreError
 from fedmq.protocol import coordination as co
 from fedmq.protocol.messages import Birth, Chunk, Update
 from fedmq.store.journal import Piece
@@ -95,9 +95,13 @@ class Intake:
         return journal
 
     def replay(self, pieces: Sequence[tuple[Piece, Spot]]) -> None:
-        """Take in what the journal of an interrupted round holds, as if it had just come and been committed."""
+        """Take in what the journal of an interrupted round holds, as if it had just come and been committed.
+
+        A device that lost its outbox in mid-round has two updates there; the later one took the earlier one's place.
+        """
+        last = {piece.device: _update_id(piece) for piece, _ in pieces}
         for piece, spot in pieces:
-            parcel = self._admit(piece)
+            parcel = self._admit(piece) if _update_id(piece) == last[piece.device] else None
             if parcel is not None:
                 self._committed(parcel, piece, spot)
 
@@ -231,11 +235,18 @@ class Intake:
         parcel = self._parcels.get(device)
         return parcel if parcel is not None and parcel.update == update else None
 
-    def source(self, parcel: Parcel) -> Source:
-        """Return where a durable parcel stands, for `Source.read` in a worker."""
+    def source(self, parcel: Parcel) -> Source | None:
+        """Return where a durable parcel stands, for `Source.read` in a worker; None after its round was closed."""
         if self._journal is None:
-            raise MisuseError("a parcel is asked for after its round was closed")
+            return None
         return Source(self._journal, parcel.places(), parcel.assembly)
+
+
+def _update_id(piece: Piece) -> bytes:
+    """Return the id of the update that a journaled piece belongs to."""
+    if piece.chunk is None:
+        return decode(piece.payload, Update).update
+    return decode(piece.payload, Chunk).stem
 
 
 @dataclass(frozen=True, slots=True)

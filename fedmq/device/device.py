@@ -107,6 +107,7 @@ class Device:
         self._fetching = Fetching(self.topics)
         self._fetch: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sending: set[bytes] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._connection: Connection | None = None
         self._failed: asyncio.Future[None] | None = None
@@ -279,7 +280,7 @@ class Device:
         loop = asyncio.get_running_loop()
         model = self.replica.vector
         try:
-            if model is None:
+            if model is None or self.replica.version != task.model:
                 raise Refused("the model that the task starts from is not here")
             stored = await loop.run_in_executor(self._executor, self._work, task, model)
         except FedmqError as error:
@@ -320,14 +321,17 @@ class Device:
     async def _send(self, effect: pa.Send) -> None:
         """Publish the update; a lost link ends the try, and the next connection begins another."""
         connection, body = self._connection, self._outbox.get(effect.update)
-        if connection is None or body is None:
+        if connection is None or body is None or effect.update in self._sending:
             return
+        self._sending.add(effect.update)
         try:
             await self._publish(connection, effect, body)
         except BrokerRefused as error:
             log.error("%s may not publish its update: %s", self.identity.name, error)  # noqa: TRY400
         except TransportError as error:
             log.debug("%s could not send: %s", self.identity.name, error)
+        finally:
+            self._sending.discard(effect.update)
 
     async def _publish(self, connection: Connection, effect: pa.Send, body: bytes) -> None:
         room = chunk_room(connection.limits.packet_bytes)

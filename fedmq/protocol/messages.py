@@ -158,7 +158,7 @@ class Receipt:
 class Birth:
     """A device's certificate: retained while it is there, replaced by `alive=False` (its last will) when it is not.
 
-    `session` grows with every connection, so that an old will cannot bury a device that came back.
+    `session` grows with every start of the device, so that an old will cannot bury one that came back.
     """
 
     alive: bool
