@@ -199,7 +199,7 @@ def _first_model(settings: AggregatorFile) -> StoredModel:
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", help="The device's name, instead of the file's or the host's.")
+@click.option("--name", help="The device's name instead of the file's; its folder is then one of that name.")
 def device(file: Path, name: str | None) -> None:
     """Run one real device as FILE (TOML) describes it, until its federation has ended.
 
@@ -214,7 +214,7 @@ def device(file: Path, name: str | None) -> None:
     settings = load(file, DeviceFile)
     table, known_as = settings.device, name or settings.device.device
     transport = settings.broker.open()
-    folder = table.folder / known_as  # several devices may share a file
+    folder = table.folder / name if name else table.folder  # several devices may share a file, not an outbox
     outbox = DiskOutbox(folder / "outbox")
     trainer = build_trainer(settings.trainer.kind)(
         settings.trainer.module, known_as, settings.trainer.options

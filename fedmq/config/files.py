@@ -104,7 +104,7 @@ class AggregatorFile:
 class DeviceTable:
     """``[device]``: which federation, and under what name.
 
-    name: the host's name where none is given. folder: where the outbox lives, in a folder of the device's name.
+    name: the host's name where none is given. folder: where the outbox lives.
     stay: wait for another run when the federation has ended, as a service should.
     """
 
