@@ -40,6 +40,7 @@ def shared_engine() -> Any:
     from fedmq.trainers.keras import KerasEngine
     from tests.unit.trainers import keras_zoo
 
+    keras_zoo.keras.utils.set_random_seed(1)  # the first weights decide how far a training moves
     return KerasEngine(keras_zoo.normalised)
 
 
