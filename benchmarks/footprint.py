@@ -30,7 +30,7 @@ MOST_IMPORT_MEGABYTES: Final = 45
 
 # What a device imports before it has a trainer; each is held to the same goals. NumPy alone is the reference: the
 # least that anything which touches a vector can take.
-MODULES: Final = ("fedmq", "fedmq.device")
+MODULES: Final = ("fedmq", "fedmq.device.device")
 REFERENCE: Final = "numpy"
 
 IMPORT = """

@@ -31,7 +31,9 @@ async def test_the_three_terminals_of_the_readme(tmp_path: Path) -> None:
     async with private_mosquitto() as broker:
         here = {name: text.replace("mqtt://localhost:1883", broker.address) for name, text in files.items()}
         assert all(broker.address in text for text in here.values())
-        (tmp_path / "federation.toml").write_text(here["federation.toml"].replace("rounds = 10", "rounds = 3"))
+        (tmp_path / "federation.toml").write_text(
+            here["federation.toml"].replace("rounds = 10", "rounds = 3")
+        )
         (tmp_path / "device.toml").write_text(here["device.toml"])
         devices = [
             subprocess.Popen([*FEDMQ, "device", "device.toml", "--name", f"device-{n}"], cwd=tmp_path)
@@ -39,7 +41,11 @@ async def test_the_three_terminals_of_the_readme(tmp_path: Path) -> None:
         ]
         try:
             told = subprocess.run(
-                [*FEDMQ, "aggregate", "federation.toml"], cwd=tmp_path, capture_output=True, text=True, check=False
+                [*FEDMQ, "aggregate", "federation.toml"],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert "ended: 3 rounds are done" in told.stdout, told.stderr
             assert [device.wait(60) for device in devices] == [0, 0, 0]

@@ -37,10 +37,12 @@ def zoo() -> ModuleType:
 
 @functools.cache
 def shared_engine() -> Any:
+    import keras
+
     from fedmq.trainers.keras import KerasEngine
     from tests.unit.trainers import keras_zoo
 
-    keras_zoo.keras.utils.set_random_seed(1)  # the first weights decide how far a training moves
+    keras.utils.set_random_seed(1)  # the first weights decide how far a training moves
     return KerasEngine(keras_zoo.normalised)
 
 

@@ -222,7 +222,7 @@ class TestFromModule:
         trainers = [from_module(module, f"pi-{i}", {"seed": 4}) for i in range(3)]
         assert [trainer.examples for trainer in trainers] == [3, 4, 5]
         assert trainers[2].evaluate(trainers[2].initial())["held_out"] == 5
-        made = sys.modules[vars(trainers[0]._engine)["_made_from"].__module__]  # noqa: SLF001
+        made = sys.modules[vars(trainers[0]._engine)["_made_from"].__module__]
         assert made.calls == [1]
         del trainers
         zoo.keras.utils.set_random_seed(99)

@@ -191,7 +191,7 @@ def test_a_collector_holds_no_more_than_its_bound(claims: list[tuple[int, int, i
         except MessageError:
             body = None
         assert body is None or len(body) <= 50
-        assert sum(map(len, collector._pieces.values())) <= 50  # noqa: SLF001 - memory is the point
+        assert sum(map(len, collector._pieces.values())) <= 50
 
 
 def test_a_lying_count_costs_no_memory() -> None:
