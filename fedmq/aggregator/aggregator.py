@@ -103,7 +103,7 @@ class Aggregator:
         self._connections = 0
         self._session = Session(
             transport,
-            Profile(f"fedmq/{federation.name}", will=self._beacon(alive=False)),
+            Profile(f"fedmq:{federation.name}", will=self._beacon(alive=False)),
             on_connected=self._on_connected,
             on_messages=self._intake.take,
             on_lost=self._on_lost,

@@ -115,7 +115,7 @@ class Device:
         self._aggregator_life: tuple[bytes, int] | None = None
         self._session = Session(
             transport,
-            Profile(f"fedmq/{identity.federation}/{identity.name}", will=self._status(alive=False)),
+            Profile(f"fedmq:{identity.federation}:{identity.name}", will=self._status(alive=False)),
             on_connected=self._on_connected,
             on_messages=self._on_messages,
             on_lost=self._on_lost,

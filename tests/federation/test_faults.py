@@ -329,7 +329,7 @@ async def test_a_broker_that_forgot_everything_is_told_again(tmp_path: Path) -> 
             await wiper.publish(Outgoing(topic, b"", retain=True))
             await wiper.close()
         assert not brokers[0].retained("fedmq/v1/test/all/#")
-        assert brokers[0].cut("fedmq/test")
+        assert brokers[0].cut("fedmq:test")
         await running.until(lambda: brokers[0].retained("fedmq/v1/test/all/#").keys() == standing.keys())
         gate.set()
         await running.ended()

@@ -12,6 +12,7 @@ from fedmq.codecs import parse
 from fedmq.protocol.policy import Policy, StopWhen
 from fedmq.testing.federation import ShiftTrainer, rig
 from fedmq.transport.address import Credentials, open_transport
+from fedmq.transport.embedded import Embedded
 from fedmq.transport.mosquitto import private_mosquitto
 from fedmq.vectors import Layout, Variable
 
@@ -56,3 +57,17 @@ async def test_a_broker_killed_in_mid_federation_is_survived(tmp_path: Path) -> 
         await running.ended(90)
     np.testing.assert_array_equal(running.model, np.full(21, 12, np.float32))
     assert all(report.accepted == 3 for report in running.reports)
+
+
+async def test_rounds_over_the_embedded_broker(tmp_path: Path) -> None:
+    """The demo's default where mosquitto is not installed; it is choosy about client identifiers, for one."""
+    policy = Policy(min_devices=5, quorum=5, soft_deadline_s=60, hard_deadline_s=60)
+    federation = Federation("test", policy=policy, stop=StopWhen(rounds=3))
+    async with (
+        Embedded() as broker,
+        rig(federation, lambda: open_transport(broker.address, Credentials()), tmp_path) as running,
+    ):
+        running.start_aggregator()
+        running.start_devices([ShiftTrainer(shift=shift) for shift in (1, 2, 3, 4, 5)])
+        await running.ended(60)
+    np.testing.assert_array_equal(running.model, np.full(21, 9, np.float32))
