@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-import yaml  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
 from fedmq.wire.containers import Row, Struct, Table
 from fedmq.wire.envelope import CONTENT_TYPE, VERSION

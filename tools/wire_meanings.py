@@ -66,7 +66,7 @@ FIELDS: Final = {
     "Birth.codecs": "stages it can decode and encode, for people; empty where it does not say",
     "Beacon.alive": "whether the aggregator is there",
     "Beacon.run": "the run it serves; empty before the first one",
-    "Beacon.epoch": "grows with each start of the aggregator's process",
+    "Beacon.epoch": "grows with each start of the aggregator's process and each of its connections",
     "Report.run": _RUN,
     "Report.round": "the round's number",
     "Report.version": "the model's version after it",
