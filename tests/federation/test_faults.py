@@ -357,6 +357,21 @@ async def test_a_device_sends_what_its_outbox_kept_and_does_not_train_again(tmp_
     np.testing.assert_array_equal(running.model, 4 * ONES)
 
 
+async def test_a_new_life_of_the_aggregator_has_lost_updates_sent_again_at_once(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    async with rig(settings(), lambda: broker, tmp_path) as running:
+        running.start_aggregator()
+        broker.faults = Faults(drop=1.0, topics="fedmq/v1/test/up/+/update/#")
+        device = running.start_device("device", ShiftTrainer(shift=4))
+        await running.until(lambda: device.counters.bytes_up)
+        await running.stop("aggregator")
+        broker.faults = Faults()
+        running.start_aggregator()
+        await running.until(lambda: device.counters.verdicts.get("accepted"), seconds=15)  # not the usual 30 s
+        await running.ended()
+    np.testing.assert_array_equal(running.model, 4 * ONES)
+
+
 async def test_a_full_disk_is_a_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
