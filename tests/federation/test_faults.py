@@ -367,7 +367,9 @@ async def test_a_new_life_of_the_aggregator_has_lost_updates_sent_again_at_once(
         await running.stop("aggregator")
         broker.faults = Faults()
         running.start_aggregator()
-        await running.until(lambda: device.counters.verdicts.get("accepted"), seconds=15)  # not the usual 30 s
+        await running.until(
+            lambda: device.counters.verdicts.get("accepted"), seconds=15
+        )  # not the usual 30 s
         await running.ended()
     np.testing.assert_array_equal(running.model, 4 * ONES)
 
