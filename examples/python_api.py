@@ -24,7 +24,7 @@ from fedmq.aggregator.settings import Federation
 from fedmq.device.device import Device, Identity
 from fedmq.device.interface import Trained
 from fedmq.protocol.policy import Policy, StopWhen
-from fedmq.rules import Momentum, NormClip, Rule
+from fedmq.rules import Momentum, NormClip, Rule, Weigher
 from fedmq.store.checkpoint import CheckpointFolder
 from fedmq.store.modelfile import StoredModel
 from fedmq.transport.address import Credentials, open_transport
@@ -77,13 +77,8 @@ class Greenhouse:
 
 
 @dataclass(frozen=True, slots=True)
-class ByRoot:
+class ByRoot(Weigher):
     """A weigher: between one voice for each device and one for each example."""
-
-    @property
-    def lanes(self) -> tuple[float, ...]:
-        """One weight an update."""
-        return (1.0,)
 
     def weigh(self, claim: Claim) -> tuple[float, ...]:
         """Return the root of the number of examples that the device claims."""

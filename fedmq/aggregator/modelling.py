@@ -60,7 +60,8 @@ class Modelling:
 
     def begin(self, task: Task) -> None:
         """Open an empty fold for the task's round."""
-        self._fold, self._task, self._codec = self.federation.rule.zero(self.layout), task, parse(task.codec)
+        self._fold = self.federation.rule.zero(self.layout, self.weights.memory)
+        self._task, self._codec = task, parse(task.codec)
 
     def discard(self) -> None:
         """Drop the fold: its round was abandoned."""
@@ -87,7 +88,7 @@ class Modelling:
         """Move the model by the fold and encode the frame that leads there. Raises Refused where the rule will not."""
         if self._fold is None:
             raise MisuseError("a round came to be finished that was never opened")
-        outcome = self.federation.rule.finish(self._fold, self.weights.vector, self.weights.memory)
+        outcome = self.federation.rule.finish(self._fold, self.weights.vector)
         whole = len(self.weights.frames) >= self.federation.encoding.keyframe_every
         self.weights = self._next_weights(version, outcome.model, outcome.memory, key_frame=whole)
         self._fold = None

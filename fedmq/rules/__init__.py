@@ -8,10 +8,11 @@ table: laws, documentation and configuration take it from there.
 from fedmq.rules.claim import Claim
 from fedmq.rules.fold import Fold, Tally
 from fedmq.rules.guard import GUARDS, ExamplesBound, Finite, Guard, NormClip
+from fedmq.rules.memory import Memory
 from fedmq.rules.presets import PRESETS, preset
 from fedmq.rules.reduce import REDUCERS, Mean, Reducer, Sums
-from fedmq.rules.rule import Absorbed, Outcome, Rule
-from fedmq.rules.step import STEPS, Adam, Memory, Momentum, Replace, Step
+from fedmq.rules.rule import Absorbed, AnyRule, Outcome, Prepared, Reduced, Rule
+from fedmq.rules.step import STEPS, Adam, Momentum, Replace, Step
 from fedmq.rules.weigh import WEIGHERS, Blend, ByExamples, ByMetric, Transform, Uniform, Weigher
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "WEIGHERS",
     "Absorbed",
     "Adam",
+    "AnyRule",
     "Blend",
     "ByExamples",
     "ByMetric",
@@ -35,6 +37,8 @@ __all__ = [
     "Momentum",
     "NormClip",
     "Outcome",
+    "Prepared",
+    "Reduced",
     "Reducer",
     "Replace",
     "Rule",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from fedmq.errors import DecodeError
+from fedmq.rules.memory import EMPTY, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from fedmq.vectors import Layout
 
 _TALLY: Final = struct.Struct("<II16sd")
+_COUNT: Final = struct.Struct("<I")
 _LENGTH: Final = struct.Struct("<Q")
 _NORM_BITS: Final = 32
 
@@ -56,12 +58,15 @@ class Tally:
 class Fold:
     """A round's updates so far. `Rule.absorb` changes it in place; it takes one caller at a time.
 
-    `lanes` holds one state of the rule's reducer for each of its weigher's lanes.
+    `lanes` holds one state of the rule's reducer for each of its weigher's lanes (rules made of rules keep theirs
+    there), `memory` what the rule remembered when the round began, `counts` what each guard counted.
     """
 
     layout: Layout
     lanes: tuple[Any, ...]
+    memory: Memory = field(default_factory=lambda: EMPTY)
     tally: Tally = field(default_factory=Tally)
+    counts: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
@@ -69,19 +74,24 @@ class Fold:
         return self.tally.count
 
 
-def pack(tag: bytes, tally: Tally, lanes: Sequence[bytes]) -> bytes:
-    """Return one body: eight bytes of `tag`, the tally, and each lane after its length. All little-endian."""
+def pack(tag: bytes, tally: Tally, counts: Sequence[int], lanes: Sequence[bytes]) -> bytes:
+    """Return one body: eight bytes of `tag`, the tally, the counts and each lane after its length. Little-endian."""
     head = tag + _TALLY.pack(tally.count, tally.changed, tally.norms.to_bytes(16, "little"), tally.longest)
-    return head + b"".join(_LENGTH.pack(len(lane)) + lane for lane in lanes)
+    counted = b"".join(_COUNT.pack(count) for count in counts)
+    return head + counted + b"".join(_LENGTH.pack(len(lane)) + lane for lane in lanes)
 
 
-def unpack(tag: bytes, data: bytes) -> tuple[Tally, list[bytes]]:
-    """Return what `pack` put into `data`; raise DecodeError where it was for another tag, or is damaged."""
+def unpack(tag: bytes, data: bytes, counts: int) -> tuple[Tally, tuple[int, ...], list[bytes]]:
+    """Return what `pack` put into `data`, which has `counts` counts.
+
+    Raises DecodeError where it was for another tag, or is damaged.
+    """
     if data[: len(tag)] != tag:
         raise DecodeError(
             "fold was made by another rule or for another model: give both sides the same of each"
         )
-    if len(data) < len(tag) + _TALLY.size:
+    start = len(tag) + _TALLY.size + counts * _COUNT.size
+    if len(data) < start:
         raise DecodeError(f"fold ends after {len(data)} bytes, within its tally: was it cut on its way?")
     count, changed, norms, longest = _TALLY.unpack_from(data, len(tag))
     tally = Tally(count, changed, int.from_bytes(norms, "little"), longest)
@@ -89,7 +99,10 @@ def unpack(tag: bytes, data: bytes) -> tuple[Tally, list[bytes]]:
         raise DecodeError(
             f"fold holds a tally that no set of updates gives ({tally}): was it damaged on its way?"
         )
-    return tally, list(_lanes(data, len(tag) + _TALLY.size))
+    counted = tuple(count for (count,) in _COUNT.iter_unpack(data[len(tag) + _TALLY.size : start]))
+    if any(each > count for each in counted):
+        raise DecodeError(f"fold has guards that counted {counted} of {count} updates: was it damaged?")
+    return tally, counted, list(_lanes(data, start))
 
 
 def _lanes(data: bytes, start: int) -> Iterator[bytes]:

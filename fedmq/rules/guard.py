@@ -10,6 +10,7 @@ import numpy as np
 
 from fedmq.errors import Refused
 from fedmq.rules.measure import norm, trainable_spans
+from fedmq.rules.memory import EMPTY, Memory
 from fedmq.rules.settings import require
 
 if TYPE_CHECKING:
@@ -18,14 +19,31 @@ if TYPE_CHECKING:
 
 
 class Guard(Protocol):
-    """Stands before the fold. `Rule.absorb` has already checked that the delta has the model's length and dtype."""
+    """Stands before the fold. `Rule.prepare` has already checked that the delta has the model's length and dtype.
 
-    def check(self, delta: Vector, claim: Claim, layout: Layout) -> Vector:
-        """Return `delta` itself, or a changed copy; never write to it. Raise Refused to keep it from the model."""
+    A guard that learns from round to round counts updates while a round is open, and says at its end what it remembers;
+    inherit from this class to do neither.
+    """
+
+    __slots__ = ()
+
+    def check(self, delta: Vector, claim: Claim, layout: Layout, memory: Memory = EMPTY) -> Vector:
+        """Return `delta` itself, or a changed copy; never write to it. Raise Refused to keep it from the model.
+
+        `memory` is what the guard learned last.
+        """
+
+    def count(self, delta: Vector, layout: Layout, memory: Memory) -> int:  # noqa: ARG002 # for those that count
+        """Return 1 where this delta, as it comes to the guard, is to be counted, else 0."""
+        return 0
+
+    def learn(self, delta: Vector, share: float, layout: Layout, memory: Memory) -> Memory:  # noqa: ARG002 # as above
+        """Return what to remember: `delta` is the round's reduced one, `share` that of the updates counted."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
-class Finite:
+class Finite(Guard):
     """Refuse an update that holds NaN or infinite numbers.
 
     Formula: pass where every number is finite.
@@ -39,7 +57,7 @@ class Finite:
     Configuration: `kind = "finite"`.
     """
 
-    def check(self, delta: Vector, claim: Claim, layout: Layout) -> Vector:  # noqa: ARG002 # the slot's signature
+    def check(self, delta: Vector, claim: Claim, layout: Layout, memory: Memory = EMPTY) -> Vector:  # noqa: ARG002 # the slot's signature
         """Return `delta`; raise Refused with the count where a number is not finite."""
         if math.isfinite(delta.min(initial=0.0)) and math.isfinite(delta.max(initial=0.0)):
             return delta
@@ -54,7 +72,7 @@ class Finite:
 
 
 @dataclass(frozen=True, slots=True)
-class NormClip:
+class NormClip(Guard):
     """Scale an update down so that its trainable part is no longer than `limit`.
 
     Formula: `delta * min(1, limit / norm)`, where the norm is L2 over the trainable numbers. Statistics (batch norm's
@@ -78,7 +96,7 @@ class NormClip:
             0.0 < self.limit < math.inf, f"norm_clip has limit {self.limit}, wants a positive finite number"
         )
 
-    def check(self, delta: Vector, claim: Claim, layout: Layout) -> Vector:  # noqa: ARG002 # the slot's signature
+    def check(self, delta: Vector, claim: Claim, layout: Layout, memory: Memory = EMPTY) -> Vector:  # noqa: ARG002 # the slot's signature
         """Return `delta`, or a scaled copy; raise Refused where the norm is not finite."""
         length = norm(delta, layout)
         if not math.isfinite(length):
@@ -97,7 +115,7 @@ class NormClip:
 
 
 @dataclass(frozen=True, slots=True)
-class ExamplesBound:
+class ExamplesBound(Guard):
     """Refuse an update whose claimed number of examples nobody should believe.
 
     Formula: pass where `low <= examples <= high`.
@@ -122,7 +140,7 @@ class ExamplesBound:
             f"examples has bounds {self.low} to {self.high}, wants 0 <= low <= high",
         )
 
-    def check(self, delta: Vector, claim: Claim, layout: Layout) -> Vector:  # noqa: ARG002 # the slot's signature
+    def check(self, delta: Vector, claim: Claim, layout: Layout, memory: Memory = EMPTY) -> Vector:  # noqa: ARG002 # the slot's signature
         """Return `delta`; raise Refused where the claim is outside the bounds."""
         if not self.low <= claim.examples <= self.high:
             raise Refused(

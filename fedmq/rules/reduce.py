@@ -33,12 +33,14 @@ from numpy.typing import NDArray
 
 from fedmq.errors import DecodeError, MisuseError, Refused
 from fedmq.rules.measure import BLOCK
+from fedmq.rules.memory import EMPTY, Memory
 from fedmq.rules.weigh import LEAST_WEIGHT, MOST_WEIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from fedmq.vectors import Vector
+    from fedmq.vectors import Layout, Vector
 
 MOST_DELTA = 2.0**31
 """No number of a delta may reach this. Weights of models stay below 10^3; the rest is for statistics of raw input."""
@@ -83,8 +85,15 @@ class Reducer(Protocol[State]):
     `add` changes its state in place, and it alone; `result` and `dump` may tidy it up, which nothing but time can tell.
     """
 
-    def zero(self, size: int) -> State:
-        """Return the state before the first delta of `size` numbers."""
+    __slots__ = ()
+
+    @property
+    def unweighted(self) -> str:
+        """Why weights have no meaning here: half a sentence for people; empty where they have."""
+        return ""
+
+    def zero(self, layout: Layout, folder: Path | None = None) -> State:
+        """Return the state before the first delta of `layout`; files go into `folder` and vanish with the state."""
 
     def check(self, state: State, delta: Vector, weight: float) -> None:
         """Raise Refused where `add` would; change nothing."""
@@ -95,8 +104,12 @@ class Reducer(Protocol[State]):
     def merge(self, left: State, right: State) -> State:
         """Return the state of both sets of deltas; raise Refused where they are too many for one."""
 
-    def result(self, state: State) -> NDArray[np.float64]:
-        """Return the deltas made one; raise MisuseError where there are none."""
+    def result(self, state: State, memory: Memory = EMPTY) -> NDArray[np.float64]:
+        """Return the deltas made one; raise MisuseError where there are none. `memory` is what `learn` gave last."""
+
+    def learn(self, result: NDArray[np.float64]) -> Memory:  # noqa: ARG002 # for those that learn
+        """Return what to remember of a round's result for the next."""
+        return {}
 
     def total(self, state: State) -> float:
         """Return the sum of weights."""
@@ -104,8 +117,8 @@ class Reducer(Protocol[State]):
     def dump(self, state: State) -> bytes:
         """Return the state as bytes: the same for the same deltas, in whatever order and parts they came."""
 
-    def load(self, data: bytes, size: int) -> State:
-        """Return the state that `dump` wrote, for deltas of `size`; raise DecodeError where `data` is not that."""
+    def load(self, data: bytes, layout: Layout, folder: Path | None = None) -> State:
+        """Return the state that `dump` wrote, for deltas of `layout`; raise DecodeError where `data` is not that."""
 
 
 @dataclass(slots=True, eq=False)
@@ -129,7 +142,7 @@ class Sums:
 
 
 @dataclass(frozen=True, slots=True)
-class Mean:
+class Mean(Reducer[Sums]):
     """The weighted mean, with the same bits in any order of arrival and any grouping.
 
     Formula: `sum_i w_i * delta_i / sum_i w_i`, each weight rounded to 24 significant bits (whole numbers of examples up
@@ -146,18 +159,19 @@ class Mean:
     Configuration: `kind = "mean"`.
 
     Example:
+        >>> from fedmq.vectors import Layout, Variable
         >>> mean = Mean()
-        >>> sums = mean.zero(2)
+        >>> sums = mean.zero(Layout((Variable("w", (2,)),)))
         >>> mean.add(sums, np.array([1.0, 2.0], np.float32), weight=1.0)
         >>> mean.add(sums, np.array([2.0, 6.0], np.float32), weight=3.0)
         >>> mean.result(sums)
         array([1.75, 5.  ])
     """
 
-    def zero(self, size: int) -> Sums:
+    def zero(self, layout: Layout, folder: Path | None = None) -> Sums:  # noqa: ARG002 # the slot's signature
         """Return sums of nothing."""
-        blocks = -(-size // BLOCK)
-        return Sums(np.zeros((3, size), np.uint64), np.zeros((3, blocks), np.uint64))
+        blocks = -(-layout.size // BLOCK)
+        return Sums(np.zeros((3, layout.size), np.uint64), np.zeros((3, blocks), np.uint64))
 
     def check(self, state: Sums, delta: Vector, weight: float) -> None:
         """Raise Refused where a number, the weight, the count or the sum of weights would leave the range."""
@@ -182,7 +196,7 @@ class Mean:
         _room(count, total)
         return Sums(left.bins + right.bins, left.deposits + right.deposits, count, total)
 
-    def result(self, state: Sums) -> NDArray[np.float64]:
+    def result(self, state: Sums, memory: Memory = EMPTY) -> NDArray[np.float64]:  # noqa: ARG002 # as above
         """Return the mean."""
         if not state.count:
             raise MisuseError(
@@ -205,15 +219,16 @@ class Mean:
             _HEADER.pack(state.count, state.total.to_bytes(16, "little")) + state.bins.astype("<u8").tobytes()
         )
 
-    def load(self, data: bytes, size: int) -> Sums:
+    def load(self, data: bytes, layout: Layout, folder: Path | None = None) -> Sums:  # noqa: ARG002 # as above
         """Return the sums in `data`, where its length is right and its numbers are ones that sums can reach."""
+        size = layout.size
         wanted = _HEADER.size + 24 * size
         if len(data) != wanted:
             raise DecodeError(
                 f"sums take {len(data)} bytes, {wanted} for {size} numbers: were they for another model?"
             )
         count, total = _HEADER.unpack_from(data)
-        state = self.zero(size)
+        state = self.zero(layout)
         state.bins[:] = np.frombuffer(data, "<u8", offset=_HEADER.size).reshape(3, size)
         state.count, state.total = count, int.from_bytes(total, "little")
         if not _reachable(state):

@@ -2,31 +2,40 @@
 
 One round::
 
-    fold = rule.zero(layout)
+    fold = rule.zero(layout, memory)
     rule.absorb(fold, delta, claim)  # once for each update, in any order
-    outcome = rule.finish(fold, model, memory)
+    outcome = rule.finish(fold, model)
+
+`Rule` is one rule of four slots. `AnyRule` is what the rest of fedmq asks of a rule, so that whole rules can be put
+together as well: by layer, by schedule, by cluster, or as one half of an algorithm.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedmq.errors import DecodeError, MisuseError, Refused
 from fedmq.rules.fold import Fold, Tally, pack, unpack
 from fedmq.rules.guard import ExamplesBound, Finite, Guard
 from fedmq.rules.measure import norm
+from fedmq.rules.memory import EMPTY, Memory, prefixed, scoped
 from fedmq.rules.reduce import Mean, Reducer
-from fedmq.rules.step import Memory, Replace, Step
+from fedmq.rules.settings import require
+from fedmq.rules.step import Replace, Step
 from fedmq.rules.weigh import Uniform, Weigher
 from fedmq.vectors import Vector
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fedmq.rules.claim import Claim
     from fedmq.vectors import Layout
 
@@ -46,7 +55,7 @@ class Absorbed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """A finished round: the new model, what the step remembers, and figures for people.
+    """A finished round: the new model, what the rule remembers, and figures for people.
 
     `measurements`: ``updates``; ``weight``, the sum of weights; ``norm_mean`` and ``norm_max`` of the deltas behind
     the guards; ``changed_share`` of the updates that a guard changed; ``delta_norm`` of the reduced delta (well below
@@ -58,16 +67,65 @@ class Outcome:
     measurements: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """One update that its rule has agreed to take: `add` cannot refuse it any more. What is inside is the rule's."""
+
+    parts: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reduced:
+    """A fold's updates made one: `delta` of the layout's length, float32, and what guards and reducer remember."""
+
+    delta: Vector
+    memory: Memory
+
+
+class AnyRule(Protocol):
+    """How many devices' updates become one model, whatever it is made of.
+
+    Frozen, hashable, printable, and free of state: what a round gathers is in its `Fold`, what lasts from round to
+    round in its memory, so that both can be written to disk. Folds of one rule must not be given to another.
+    """
+
+    def zero(self, layout: Layout, memory: Memory = EMPTY, folder: Path | None = None) -> Fold:
+        """Return an empty fold for models of `layout`; see `Rule.zero`."""
+
+    def prepare(self, fold: Fold, delta: Vector, claim: Claim) -> Prepared:
+        """Check one update without changing anything; raise Refused, with a reason for the device."""
+
+    def add(self, fold: Fold, prepared: Prepared) -> Absorbed:
+        """Take in what `prepare` gave for this fold, before any other update is prepared."""
+
+    def absorb(self, fold: Fold, delta: Vector, claim: Claim) -> Absorbed:
+        """Prepare and add one update; raise Refused with the fold as it was."""
+
+    def merge(self, left: Fold, right: Fold) -> Fold:
+        """Return the fold of both sets of updates; `left` and `right` stay as they are."""
+
+    def finish(self, fold: Fold, model: Vector) -> Outcome:
+        """Return the new model; see `Rule.finish`."""
+
+    def dump(self, fold: Fold) -> bytes:
+        """Return `fold` as bytes: the same for the same updates, in whatever order and parts they came."""
+
+    def load(self, data: bytes, layout: Layout, memory: Memory = EMPTY, folder: Path | None = None) -> Fold:
+        """Return the fold that `dump` wrote; raise DecodeError where `data` is not that."""
+
+    def serving(self, model: Vector, memory: Memory, layout: Layout) -> Vector:
+        """Return the model to evaluate and to save, which the step may keep apart from the one that devices train."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How many devices' updates become one model.
-
-    Frozen, hashable, printable, and free of state: what a round gathers is in its `Fold`, what a step remembers in its
-    memory, so that both can be written to disk.
+    """A rule of four slots.
 
     >>> from fedmq.rules import ByExamples, Momentum, Rule
     >>> print(Rule(weigh=ByExamples(), step=Momentum(beta=0.5)))
     finite, examples(1..10000000) | by examples | mean | momentum(0.5)
+
+    Raises ConfigError where the reducer has no use for weights and the weigher gives unequal ones.
     """
 
     guards: tuple[Guard, ...] = (Finite(), ExamplesBound())
@@ -75,28 +133,51 @@ class Rule:
     reduce: Reducer[Any] = field(default_factory=Mean)
     step: Step = field(default_factory=Replace)
 
-    def zero(self, layout: Layout) -> Fold:
-        """Return an empty fold for models of `layout`."""
-        return Fold(layout, tuple(self.reduce.zero(layout.size) for _ in self.weigh.lanes))
+    def __post_init__(self) -> None:
+        reason = self.reduce.unweighted
+        require(
+            not reason or self.weigh.uniform,
+            f"{self.reduce} cannot weigh updates {self.weigh}: {reason}; weigh uniformly, or take another reducer",
+        )
 
-    def absorb(self, fold: Fold, delta: Vector, claim: Claim) -> Absorbed:
-        """Add one update to `fold`.
+    def zero(self, layout: Layout, memory: Memory = EMPTY, folder: Path | None = None) -> Fold:
+        """Return an empty fold for models of `layout`.
 
-        `delta` is trained minus base model, float32 of the layout's length; it is not changed. Raises Refused, with a
-        reason for the device and the fold's bytes as they were, where shape or dtype is wrong, a guard says no, the
-        claim gives no weight, or the reducer has no room for it.
+        `memory` is what the last round's outcome had, empty in the first. Reducers that need every update keep them in
+        a file without a name in `folder` (the system's folder for temporary files if None), gone with the fold.
+        """
+        lanes = tuple(self.reduce.zero(layout, folder) for _ in self.weigh.lanes)
+        return Fold(layout, lanes, memory, counts=(0,) * len(self.guards))
+
+    def prepare(self, fold: Fold, delta: Vector, claim: Claim) -> Prepared:
+        """Check one update without changing anything.
+
+        `delta` is trained minus base model, float32 of the layout's length. Raises Refused, with a reason for the
+        device, where shape or dtype is wrong, a guard says no, the claim gives no weight, or the reducer has no room.
         """
         _require_vector(delta, fold.layout)
-        checked = self._guarded(delta, claim, fold.layout)
+        counts, checked = self._guarded(fold, delta, claim)
         weights = self.weigh.weigh(claim)
-        lanes = list(zip(fold.lanes, weights, strict=True))
-        for lane, weight in lanes:
+        for lane, weight in zip(fold.lanes, weights, strict=True):
             self.reduce.check(lane, checked, weight)
-        length, changed = norm(checked, fold.layout), checked is not delta
-        for lane, weight in lanes:
+        return Prepared((checked, weights, counts, checked is not delta))
+
+    def add(self, fold: Fold, prepared: Prepared) -> Absorbed:
+        """Add an update that `prepare` has passed for this fold."""
+        checked, weights, counts, changed = prepared.parts
+        length = norm(checked, fold.layout)
+        for lane, weight in zip(fold.lanes, weights, strict=True):
             self.reduce.add(lane, checked, weight)
         fold.tally = fold.tally.plus(Tally.of(length, changed=changed))
+        fold.counts = tuple(map(operator.add, fold.counts, counts))
         return Absorbed(_mix(self.weigh, weights), length, changed)
+
+    def absorb(self, fold: Fold, delta: Vector, claim: Claim) -> Absorbed:
+        """Add one update to `fold`: `prepare` and `add`.
+
+        `delta` is not changed. Raises Refused as `prepare` does, with the fold's bytes as they were.
+        """
+        return self.add(fold, self.prepare(fold, delta, claim))
 
     def merge(self, left: Fold, right: Fold) -> Fold:
         """Return the fold of both sets of updates; `left` and `right` stay as they are.
@@ -109,49 +190,82 @@ class Rule:
             )
         pairs = zip(left.lanes, right.lanes, strict=True)
         lanes = tuple(self.reduce.merge(*pair) for pair in pairs)
-        return Fold(left.layout, lanes, left.tally.plus(right.tally))
+        counts = tuple(map(operator.add, left.counts, right.counts))
+        return Fold(left.layout, lanes, left.memory, left.tally.plus(right.tally), counts)
 
-    def finish(self, fold: Fold, model: Vector, memory: Memory) -> Outcome:
+    def finish(self, fold: Fold, model: Vector) -> Outcome:
         """Return the new model, which is `model` moved by what `fold` holds; nothing that comes in is changed.
 
-        `memory` is what the last round's outcome had, empty in the first. Raises MisuseError for an empty fold or a
-        model of another layout, and Refused where the step's result is not finite: keep the old model and memory then.
+        Raises MisuseError for an empty fold or a model of another layout, and Refused where the step's result is not
+        finite: keep the old model and memory then.
         """
+        return self.stepped(fold, self.reduced(fold), model)
+
+    def reduced(self, fold: Fold) -> Reduced:
+        """Return the fold's updates made one: the first half of `finish`. Raises MisuseError for an empty fold."""
+        results = [
+            self.reduce.result(lane, scoped(fold.memory, f"reduce.{index}."))
+            for index, lane in enumerate(fold.lanes)
+        ]
+        shares = zip(self.weigh.lanes, results, strict=True)
+        delta = np.asarray(np.sum([share * result for share, result in shares], axis=0), dtype=np.float32)
+        return Reduced(delta, {**self._guards_learn(fold, delta), **self._reducers_learn(results)})
+
+    def stepped(self, fold: Fold, reduced: Reduced, model: Vector) -> Outcome:
+        """Move `model` by what `reduced` gave, or by what someone made of it: the second half of `finish`."""
         _require_model(model, fold.layout)
-        delta = self._reduced(fold)
-        moved, remembered = self.step.apply(model, delta, memory, fold.layout)
-        _require_finite(moved, remembered)
-        return Outcome(moved, remembered, self._measured(fold, delta, moved - model))
+        delta = reduced.delta
+        moved, remembered = self.step.apply(model, delta, scoped(fold.memory, "step."), fold.layout)
+        memory = {**reduced.memory, **prefixed(remembered, "step.")}
+        _require_finite(moved, memory)
+        return Outcome(moved, memory, self._measured(fold, delta, moved - model))
+
+    def serving(self, model: Vector, memory: Memory, layout: Layout) -> Vector:
+        """Return the model to evaluate and to save: the step's word."""
+        return self.step.serving(model, scoped(memory, "step."), layout)
 
     def dump(self, fold: Fold) -> bytes:
         """Return `fold` as bytes: the same for the same updates, in whatever order and parts they came."""
-        return pack(self._tag(fold.layout), fold.tally, [self.reduce.dump(lane) for lane in fold.lanes])
+        lanes = [self.reduce.dump(lane) for lane in fold.lanes]
+        return pack(self._tag(fold.layout), fold.tally, fold.counts, lanes)
 
-    def load(self, data: bytes, layout: Layout) -> Fold:
-        """Return the fold that `dump` wrote.
+    def load(self, data: bytes, layout: Layout, memory: Memory = EMPTY, folder: Path | None = None) -> Fold:
+        """Return the fold that `dump` wrote, with the `memory` that it was made with.
 
         Raises DecodeError where `data` is damaged, or was written under other guards, weights or reducer, or for
         another layout; a fold does not depend on the step.
         """
-        tally, bodies = unpack(self._tag(layout), data)
+        tally, counts, bodies = unpack(self._tag(layout), data, len(self.guards))
         if len(bodies) != len(self.weigh.lanes):
             raise DecodeError(
                 f"fold has {len(bodies)} lanes, the rule {len(self.weigh.lanes)}: was it cut on its way?"
             )
-        fold = Fold(layout, tuple(self.reduce.load(body, layout.size) for body in bodies), tally)
-        if any((self.reduce.total(lane) > 0.0) != (tally.count > 0) for lane in fold.lanes):
+        lanes = tuple(self.reduce.load(body, layout, folder) for body in bodies)
+        if any((self.reduce.total(lane) > 0.0) != (tally.count > 0) for lane in lanes):
             raise DecodeError(f"fold counts {tally.count} updates, its lanes say otherwise: was it damaged?")
-        return fold
+        return Fold(layout, lanes, memory, tally, counts)
 
-    def _guarded(self, delta: Vector, claim: Claim, layout: Layout) -> Vector:
-        for guard in self.guards:
-            delta = guard.check(delta, claim, layout)
-        return delta
+    def _guarded(self, fold: Fold, delta: Vector, claim: Claim) -> tuple[tuple[int, ...], Vector]:
+        counts = []
+        for index, guard in enumerate(self.guards):
+            memory = scoped(fold.memory, f"guards.{index}.")
+            counts.append(guard.count(delta, fold.layout, memory))
+            delta = guard.check(delta, claim, fold.layout, memory)
+        return tuple(counts), delta
 
-    def _reduced(self, fold: Fold) -> Vector:
-        lanes = zip(self.weigh.lanes, fold.lanes, strict=True)
-        mean = np.sum([share * self.reduce.result(lane) for share, lane in lanes], axis=0)
-        return np.asarray(mean, dtype=np.float32)
+    def _guards_learn(self, fold: Fold, delta: Vector) -> Memory:
+        learned: dict[str, NDArray[np.floating[Any]]] = {}
+        for index, (guard, count) in enumerate(zip(self.guards, fold.counts, strict=True)):
+            scope = f"guards.{index}."
+            share = count / fold.count
+            learned |= prefixed(guard.learn(delta, share, fold.layout, scoped(fold.memory, scope)), scope)
+        return learned
+
+    def _reducers_learn(self, results: Sequence[NDArray[np.float64]]) -> Memory:
+        learned: dict[str, NDArray[np.floating[Any]]] = {}
+        for index, result in enumerate(results):
+            learned |= prefixed(self.reduce.learn(result), f"reduce.{index}.")
+        return learned
 
     def _measured(self, fold: Fold, delta: Vector, move: Vector) -> Mapping[str, float]:
         tally = fold.tally

@@ -9,9 +9,8 @@ All arithmetic is float64; models and memory are kept in float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +20,14 @@ from fedmq.rules.settings import require
 from fedmq.vectors import Vector
 
 if TYPE_CHECKING:
+    from fedmq.rules.memory import Memory
     from fedmq.vectors import Layout
-
-Memory: TypeAlias = Mapping[str, Vector]
-"""What a step remembers from round to round: vectors of the model's length by name; empty before the first.
-
-Where the model has statistics, memory holds numbers that nothing reads.
-"""
 
 
 class Step(Protocol):
     """A move of the model. Pure: model, delta and memory that come in are left as they are."""
+
+    __slots__ = ()
 
     def apply(self, model: Vector, delta: Vector, memory: Memory, layout: Layout) -> tuple[Vector, Memory]:
         """Return the new model and the memory for the next round.
@@ -40,9 +36,13 @@ class Step(Protocol):
         remembered vector does not have the model's length.
         """
 
+    def serving(self, model: Vector, memory: Memory, layout: Layout) -> Vector:  # noqa: ARG002 # for those that differ
+        """Return the model to evaluate and to save, given the one that devices train and what is remembered."""
+        return model
+
 
 @dataclass(frozen=True, slots=True)
-class Replace:
+class Replace(Step):
     """The model moves by the delta: with the mean and rate 1, it becomes the average of the devices' models.
 
     Formula: `model + rate * delta`.
@@ -71,7 +71,7 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True)
-class Momentum:
+class Momentum(Step):
     """The model rolls: each delta adds to a velocity that fades by `beta` a round.
 
     Formula: `velocity = beta * velocity + delta; model = model + rate * velocity`. The delta is *not* damped by
@@ -107,7 +107,7 @@ class Momentum:
 
 
 @dataclass(frozen=True, slots=True)
-class Adam:
+class Adam(Step):
     """The model moves by the delta's running mean over the root of its running square, number by number.
 
     Formula: `m = beta1 * m + (1 - beta1) * delta; v = beta2 * v + (1 - beta2) * delta^2;

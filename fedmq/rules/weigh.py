@@ -30,16 +30,24 @@ MOST_WEIGHT = 2.0**28
 class Weigher(Protocol):
     """Turns a claim into weights."""
 
+    __slots__ = ()
+
     @property
     def lanes(self) -> tuple[float, ...]:
-        """The share of each lane in the result; positive, and one in sum."""
+        """The share of each lane in the result; positive, and one in sum. One lane by default."""
+        return (1.0,)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every update gets the same weight; not by default."""
+        return False
 
     def weigh(self, claim: Claim) -> tuple[float, ...]:
         """Return one weight for each lane; raise Refused where the claim gives none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Uniform:
+class Uniform(Weigher):
     """Every update counts the same.
 
     Formula: `w = 1`, so the result is the simple average of the deltas.
@@ -55,9 +63,9 @@ class Uniform:
     """
 
     @property
-    def lanes(self) -> tuple[float, ...]:
-        """One lane."""
-        return (1.0,)
+    def uniform(self) -> bool:
+        """Yes."""
+        return True
 
     def weigh(self, claim: Claim) -> tuple[float, ...]:  # noqa: ARG002 # the slot's signature
         """Return one."""
@@ -68,7 +76,7 @@ class Uniform:
 
 
 @dataclass(frozen=True, slots=True)
-class ByExamples:
+class ByExamples(Weigher):
     """An update counts as much as the number of examples it was trained on.
 
     Formula: `w = min(examples, cap)`.
@@ -91,11 +99,6 @@ class ByExamples:
             self.cap is None or self.cap >= 1, f"by_examples has cap {self.cap}, wants at least 1, or none"
         )
 
-    @property
-    def lanes(self) -> tuple[float, ...]:
-        """One lane."""
-        return (1.0,)
-
     def weigh(self, claim: Claim) -> tuple[float, ...]:
         """Return the claimed number, at most `cap`; raise Refused where it is not positive."""
         if claim.examples < 1:
@@ -110,7 +113,7 @@ Transform: TypeAlias = Literal["value", "inverse", "softmax"]
 
 
 @dataclass(frozen=True, slots=True)
-class ByMetric:
+class ByMetric(Weigher):
     """An update counts by the quality its device reports.
 
     Formula: `w = q` (transform `value`), `w = 1 / q` (`inverse`) or `w = exp((q - high) / temperature)` (`softmax`:
@@ -156,11 +159,6 @@ class ByMetric:
             f"{MOST_WEIGHT:g}: bring low and high closer, or raise the temperature",
         )
 
-    @property
-    def lanes(self) -> tuple[float, ...]:
-        """One lane."""
-        return (1.0,)
-
     def weigh(self, claim: Claim) -> tuple[float, ...]:
         """Return the transformed metric; raise Refused where it is missing, not finite, negative or above `high`."""
         value = claim.metrics.get(self.name)
@@ -185,7 +183,7 @@ class ByMetric:
 
 
 @dataclass(frozen=True, slots=True)
-class Blend:
+class Blend(Weigher):
     """Several ways of weighing at once, each with a fixed share of the result.
 
     Formula: `sum_k share_k * (sum_i w_ki * delta_i / sum_i w_ki)`: a convex combination of the parts' own means, each

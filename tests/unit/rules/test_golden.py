@@ -32,9 +32,9 @@ def test_every_round_is_flowers(name: str) -> None:
     layout = Layout((Variable("w", model.shape),))
     memory: Memory = {}
     for devices, expected in zip(GOLDEN["deltas"], GOLDEN[name], strict=True):
-        fold = rule.zero(layout)
+        fold = rule.zero(layout, memory)
         for delta, examples in zip(devices, GOLDEN["examples"], strict=True):
             rule.absorb(fold, np.array(delta, np.float32), Claim(examples))
-        outcome = rule.finish(fold, model, memory)
+        outcome = rule.finish(fold, model)
         model, memory = outcome.model, outcome.memory
         np.testing.assert_allclose(model, expected, rtol=3e-7, atol=3e-7)

@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 from fedmq.errors import DecodeError, MisuseError, Refused
 from fedmq.rules import Mean, Sums
 from fedmq.rules.reduce import weight_units
+from fedmq.vectors import Layout, Variable
 
 MEAN = Mean()
+
+
+def flat(size: int) -> Layout:
+    return Layout((Variable("w", (size,)),))
 
 
 def vector(*numbers: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -22,7 +27,7 @@ def vector(*numbers: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
 
 
 def folded(*pairs: tuple[float, float]) -> Sums:
-    state = MEAN.zero(1)
+    state = MEAN.zero(flat(1))
     for number, weight in pairs:
         MEAN.add(state, vector(number), weight)
     return state
@@ -139,7 +144,7 @@ def test_no_slice_overflows_however_many_updates_fill_it(number: float, weight: 
     assert state.count == 2**19
     exact = sign * float(np.float32(number))
     assert MEAN.result(state)[0] == pytest.approx(exact, rel=2.0**-35)
-    assert MEAN.dump(MEAN.load(MEAN.dump(state), 1)) == MEAN.dump(state)
+    assert MEAN.dump(MEAN.load(MEAN.dump(state), flat(1))) == MEAN.dump(state)
 
 
 def test_rows_that_cancel_lose_nothing() -> None:
@@ -154,7 +159,7 @@ def test_rows_that_cancel_lose_nothing() -> None:
 
 
 def test_small_deltas_never_touch_the_first_row() -> None:
-    state = MEAN.zero(3)
+    state = MEAN.zero(flat(3))
     MEAN.add(state, vector(0.1, -0.2, 255.0), 1.0)
     assert not state.bins[0].any()
     MEAN.add(state, vector(0.0, 0.0, 256.0), 1.0)
@@ -170,18 +175,18 @@ def test_a_delta_of_zeros_costs_no_deposit() -> None:
 
 def test_a_fold_of_nothing_has_no_mean() -> None:
     with pytest.raises(MisuseError, match="abandon the round"):
-        MEAN.result(MEAN.zero(1))
+        MEAN.result(MEAN.zero(flat(1)))
 
 
 def test_a_model_without_numbers_has_a_mean_without_numbers() -> None:
-    state = MEAN.zero(0)
+    state = MEAN.zero(flat(0))
     MEAN.add(state, vector(), 1.0)
     assert MEAN.result(state).shape == (0,)
-    assert MEAN.load(MEAN.dump(state), 0).count == 1
+    assert MEAN.load(MEAN.dump(state), flat(0)).count == 1
 
 
 def test_deltas_may_be_strided() -> None:
-    state = MEAN.zero(2)
+    state = MEAN.zero(flat(2))
     MEAN.add(state, vector(1, 9, 2, 9)[::2], 1.0)
     np.testing.assert_array_equal(MEAN.result(state), [1.0, 2.0])
 
@@ -198,7 +203,7 @@ def test_the_bytes_are_as_written_down() -> None:
 @pytest.mark.parametrize("size", [0, 2, 100])
 def test_bytes_of_another_length_do_not_load(size: int) -> None:
     with pytest.raises(DecodeError, match="44 bytes"):
-        MEAN.load(MEAN.dump(folded((1.0, 1.0))), size)
+        MEAN.load(MEAN.dump(folded((1.0, 1.0))), flat(size))
 
 
 def forged(count: int, total: int, *rows: int) -> bytes:
@@ -228,9 +233,9 @@ ONE = 1 << 43
 )
 def test_bytes_that_no_updates_give_do_not_load(data: bytes) -> None:
     with pytest.raises(DecodeError, match="no set of updates"):
-        MEAN.load(data, 1)
+        MEAN.load(data, flat(1))
 
 
 @pytest.mark.parametrize("data", [forged(1, ONE, 2**22, 2**43, -(2**43)), forged(0, 0, 0, 0, 0)])
 def test_bytes_at_the_ends_of_the_range_load(data: bytes) -> None:
-    assert MEAN.dump(MEAN.load(data, 1)) == data
+    assert MEAN.dump(MEAN.load(data, flat(1))) == data

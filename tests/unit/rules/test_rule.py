@@ -14,11 +14,13 @@ from fedmq.rules import (
     ByExamples,
     Claim,
     Fold,
+    Guard,
     Memory,
     Momentum,
     NormClip,
     Replace,
     Rule,
+    Step,
     Uniform,
     preset,
 )
@@ -42,7 +44,7 @@ def absorbed(rule: Rule, *updates: tuple[tuple[float, ...], int]) -> Fold:
 def test_a_round_of_the_weighted_average() -> None:
     rule = preset("weighted")
     fold = absorbed(rule, ((4, 0, 8), 1), ((0, 4, 0), 3))
-    outcome = rule.finish(fold, MODEL, {})
+    outcome = rule.finish(fold, MODEL)
     np.testing.assert_array_equal(outcome.model, vector(2, 5, 5))
     assert outcome.memory == {}
     assert outcome.measurements == {
@@ -62,7 +64,7 @@ def test_what_a_guard_changes_is_counted() -> None:
     assert rule.absorb(fold, vector(3, 4, 100), Claim(1)) == Absorbed(weight=1.0, norm=5.0, changed=False)
     assert rule.absorb(fold, vector(30, 40, 100), Claim(1)) == Absorbed(weight=1.0, norm=5.0, changed=True)
     assert rule.absorb(fold, vector(0, 1, 0), Claim(1)).changed is False
-    measured = rule.finish(fold, MODEL, {}).measurements
+    measured = rule.finish(fold, MODEL).measurements
     assert measured["changed_share"] == pytest.approx(1 / 3)
     assert measured["norm_mean"] == pytest.approx(11 / 3, abs=1e-9)
     assert measured["norm_max"] == 5.0
@@ -72,7 +74,7 @@ def test_what_a_guard_changes_is_counted() -> None:
 def test_a_blend_is_the_convex_combination_of_its_parts_means(share: float) -> None:
     blend = Rule(weigh=Blend((Uniform(), ByExamples()), (share, 1 - share)))
     updates = (((4, -1, 8), 1), ((0.3, 4, 0), 3), ((-7, 0.01, 2), 50))
-    outcome = blend.finish(absorbed(blend, *updates), np.zeros(3, np.float32), {})
+    outcome = blend.finish(absorbed(blend, *updates), np.zeros(3, np.float32))
     deltas, counts = np.array([numbers for numbers, _ in updates], np.float32), [1, 3, 50]
     uniform, weighted = (np.average(deltas.astype(np.float64), axis=0, weights=w) for w in (None, counts))
     np.testing.assert_allclose(outcome.model, share * uniform + (1 - share) * weighted, rtol=2.0**-24)
@@ -102,7 +104,7 @@ def test_one_lane_without_room_leaves_the_others_as_they_were() -> None:
     ],
 )
 def test_shape_and_dtype_are_checked_before_the_guards(delta: Vector, says: str) -> None:
-    class Tripwire:
+    class Tripwire(Guard):
         def check(self, *_: object) -> Vector:
             raise AssertionError("a guard saw a vector that nothing had checked")
 
@@ -113,25 +115,25 @@ def test_shape_and_dtype_are_checked_before_the_guards(delta: Vector, says: str)
 
 def test_an_empty_fold_cannot_be_finished() -> None:
     with pytest.raises(MisuseError, match="abandon the round"):
-        Rule().finish(Rule().zero(LAYOUT), MODEL, {})
+        Rule().finish(Rule().zero(LAYOUT), MODEL)
 
 
 @pytest.mark.parametrize("model", [MODEL[:2], MODEL[None, :], MODEL.astype(np.float64)])
 def test_a_model_of_another_layout_is_misuse(model: Vector) -> None:
     rule = Rule()
     with pytest.raises(MisuseError, match="the fold is for float32"):
-        rule.finish(absorbed(rule, ((1, 1, 1), 1)), model, {})
+        rule.finish(absorbed(rule, ((1, 1, 1), 1)), model)
 
 
 def test_a_result_that_is_not_finite_is_refused_and_the_model_kept() -> None:
     rule = Rule(step=Replace(rate=1e30))
     fold, model = absorbed(rule, ((1e9, 0, 0), 1)), MODEL.copy()
     with pytest.raises(Refused, match="1 numbers of the model not finite"):
-        rule.finish(fold, model, {})
+        rule.finish(fold, model)
     np.testing.assert_array_equal(model, MODEL)
 
 
-class Spoiling:
+class Spoiling(Step):
     """A step that moves nothing and remembers infinity."""
 
     def apply(self, model: Vector, delta: Vector, memory: Memory, layout: Layout) -> tuple[Vector, Memory]:
@@ -141,8 +143,8 @@ class Spoiling:
 def test_a_memory_that_is_not_finite_is_refused() -> None:
     rule = Rule(step=Spoiling())
     fold = absorbed(rule, ((1, 1, 1), 1))
-    with pytest.raises(Refused, match="3 numbers of the velocity not finite"):
-        rule.finish(fold, MODEL, {})
+    with pytest.raises(Refused, match=r"3 numbers of the step\.velocity not finite"):
+        rule.finish(fold, MODEL)
 
 
 def test_folds_of_two_gateways_merge_into_the_whole_fleets() -> None:
@@ -150,7 +152,7 @@ def test_folds_of_two_gateways_merge_into_the_whole_fleets() -> None:
     north, south = absorbed(rule, ((4, 0, 8), 1)), absorbed(rule, ((0, 4, 0), 3))
     merged = rule.merge(north, rule.load(rule.dump(south), LAYOUT))
     assert merged.count == 2
-    np.testing.assert_array_equal(rule.finish(merged, MODEL, {}).model, vector(2, 5, 5))
+    np.testing.assert_array_equal(rule.finish(merged, MODEL).model, vector(2, 5, 5))
 
 
 def test_folds_of_other_models_or_rules_do_not_merge() -> None:
