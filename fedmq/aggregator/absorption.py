@@ -40,26 +40,29 @@ class Absorption:
         self._intake, self._modelling, self._dispatch, self._worker = intake, modelling, dispatch, worker
         self._jobs: deque[Job] = deque()
         self._arrived = asyncio.Event()
+        self._looking = 0
 
-    def ready(self, parcel: Parcel, round_: int) -> None:
-        """Take up a parcel that has become whole and durable."""
-        if parcel.header is None:
-            self._add(parcel, round_, look=True)
+    def ready(self, parcel: Parcel) -> None:
+        """Take up a parcel that has become whole and durable; the coordinator hears of them in this very order."""
+        header = parcel.header
+        if header is None or self._looking:
+            self._add(parcel, look=True)
         else:
-            header = parcel.header
-            self._dispatch(co.Completed(parcel.device, round_, parcel.update, header.model, header.layout))
+            event = co.Completed(parcel.device, parcel.round, parcel.update, header.model, header.layout)
+            self._dispatch(event)
 
     def absorb(self, effect: co.Absorb) -> None:
         """Carry the effect out."""
-        parcel = self._intake.parcel(effect.device, effect.update)
+        parcel = self._intake.parcel(effect.device, effect.round, effect.update)
         if parcel is not None:  # else the round was given up in this very moment
-            self._add(parcel, effect.round, look=False)
+            self._add(parcel, look=False)
 
-    def _add(self, parcel: Parcel, round_: int, *, look: bool) -> None:
+    def _add(self, parcel: Parcel, *, look: bool) -> None:
         source = self._intake.source(parcel)
         if source is None:
             return
-        self._jobs.append(Job(parcel.device, round_, parcel.update, source, look))
+        self._jobs.append(Job(parcel.device, parcel.round, parcel.update, source, look))
+        self._looking += look
         self._arrived.set()
 
     async def absorb_forever(self) -> None:
@@ -72,6 +75,7 @@ class Absorption:
                 self._arrived.clear()
             for event in await loop.run_in_executor(self._worker, self._work, jobs):
                 self._dispatch(event)
+            self._looking -= sum(job.look for job in jobs)
 
     def _work(self, jobs: Sequence[Job]) -> list[co.CoordinatorEvent]:
         return [self._do(job) for job in jobs]
@@ -81,7 +85,7 @@ class Absorption:
             update = job.source.read()
             if job.look:
                 return co.Completed(job.device, job.round, job.update, update.model, update.layout)
-            self._modelling.absorb(update)
+            self._modelling.absorb(update, job.round)
         except (PeerError, StoreError, MisuseError) as error:  # the last: its round was given up meanwhile
             return co.Spoiled(job.device, job.round, job.update, str(error))
         return co.Absorbed(job.device, job.round, job.update, update.facts)

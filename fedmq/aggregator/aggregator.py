@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from fedmq.aggregator.absorption import Absorption
 from fedmq.aggregator.board import Board
 from fedmq.aggregator.intake import Intake
+from fedmq.aggregator.keeping import keep_round
 from fedmq.aggregator.modelling import Modelling
 from fedmq.aggregator.postbox import Postbox
 from fedmq.errors import ConfigError, MessageError, Refused, StoreError, TransportError
 from fedmq.protocol import coordination as co
 from fedmq.protocol.coordinator import Coordinator, Phase, Terms
-from fedmq.protocol.messages import Beacon, Task
+from fedmq.protocol.messages import Beacon, Task, Verdict
 from fedmq.store.checkpoint import State, ledger_of
 from fedmq.transport.interface import Outgoing, Profile
 from fedmq.transport.session import Session
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from fedmq.aggregator.settings import Federation
     from fedmq.protocol.messages import Frame, Report
     from fedmq.protocol.messages import Message as Letter
+    from fedmq.store.archive import Archive
     from fedmq.store.checkpoint import CheckpointFolder, Weights
     from fedmq.store.journal import Journal, Piece, Spot
     from fedmq.store.modelfile import StoredModel
@@ -76,11 +78,13 @@ class Aggregator:
         on_report: Callable[[Report], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         entropy: Callable[[int], bytes] = os.urandom,
+        archive: Archive | None = None,
     ) -> None:
         """Go on from the checkpoint in `folder`, or found the federation with the `first` model.
 
         `evaluate` is asked about each new model, where held-out data is at hand; `on_report` hears of every round.
-        `entropy` gives the run's name and the cohorts' secret, so a simulation can repeat a run.
+        `entropy` gives the run's name and the cohorts' secret, so a simulation can repeat a run. Accepted updates are
+        kept in `archive`, where one is given, and nowhere else once their round has closed.
         Raises ConfigError when the checkpoint belongs to another model, StoreError when it cannot be read.
         """
         self.federation = federation
@@ -93,11 +97,18 @@ class Aggregator:
         self._writer = ThreadPoolExecutor(1, "fedmq-journal")
         self._worker = ThreadPoolExecutor(1, "fedmq-fold")
         self._state, self.modelling = self._load(first)
+        self._archive = archive
+        if archive is not None:
+            archive.begin(self._state, self.modelling.plain, self.modelling.weights)
         self._coordinator = self._make_coordinator()
         self._board = Board()
-        self._intake = Intake(self.topics, self._dispatch, self._ready, self._writer)
+        self._intake = Intake(
+            self.topics, self._dispatch, self._ready, self._writer, federation.policy.buffer
+        )
         self._absorption = Absorption(self._intake, self.modelling, self._dispatch, self._worker)
         self._deeds: asyncio.Queue[co.CoordinatorEffect] = asyncio.Queue()
+        self._errands: set[asyncio.Task[None]] = set()
+        self._closed: list[Journal] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._room = federation.encoding.chunk_bytes
         self._connections = 0
@@ -157,9 +168,12 @@ class Aggregator:
         await asyncio.gather(session, return_exceptions=True)
         self._worker.shutdown(wait=True)
         self._writer.shutdown(wait=True)
+        for errand in self._errands:
+            errand.cancel()
         journal = self._intake.close()
-        if journal is not None:
-            journal.close()
+        for left in [*self._closed, journal]:  # of a closed round or not: the checkpoint says which
+            if left is not None:
+                left.close()
 
     # --- beginnings ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +203,7 @@ class Aggregator:
             seed=self._state.seed,
             codec=str(self.federation.encoding.up),
             update_bytes=self._update_bytes(),
-            training=self.federation.training,
+            training=self.federation.telling,
         )
         return Coordinator(
             terms,
@@ -282,8 +296,14 @@ class Aggregator:
                 pass  # the intake sees it among the effects of its own event
             case co.Reply(device, receipt):
                 self._postbox.post(device, receipt)
+                if receipt.verdict is Verdict.REJECTED:
+                    loop = asyncio.get_running_loop()
+                    loop.call_soon(self._intake.refused, device, receipt.round)
             case co.Absorb():
                 self._absorption.absorb(effect)
+            case co.Finish() | co.Discard():
+                self._intake.hold()
+                self._deeds.put_nowait(effect)
             case co.WakeAt(at):
                 self._wake_at(at)
             case _:
@@ -296,75 +316,112 @@ class Aggregator:
         self._alarm = loop.call_later(max(0.0, at - self._clock()), self._dispatch, co.Ticked())
 
     def _ready(self, parcel: Parcel) -> None:
-        self._absorption.ready(parcel, self._coordinator.progress.round)
+        self._absorption.ready(parcel)
 
     # --- deeds --------------------------------------------------------------------------------------------------------
 
     async def _do_deeds(self) -> None:
         while True:
-            effect = await self._deeds.get()
-            match effect:
-                case co.Announce(task, begin):
-                    await self._announce(task, begin=begin)
-                case co.Finish():
-                    await self._finish(effect)
-                case co.Discard():
-                    await self._discard()
-                case co.Tell(report):
-                    await self._tell(report)
-                case co.End(reason, task):
-                    await self._end(reason, task)
-                case _:
-                    raise AssertionError(effect)
+            await self._do(await self._deeds.get())
+            if self._deeds.empty():  # devices wait for nothing now
+                self._intake.release()
+                await self._empty_journals()
+
+    async def _do(self, effect: co.CoordinatorEffect) -> None:
+        match effect:
+            case co.Announce(task, begin):
+                await self._announce(task, begin=begin)
+            case co.Finish():
+                await self._finish(effect)
+            case co.Discard():
+                await self._discard()
+            case co.Tell(report):
+                self._tell(report)
+            case co.End(reason, task):
+                await self._end(reason, task)
+            case _:
+                raise AssertionError(effect)
 
     async def _announce(self, task: Task, *, begin: bool) -> None:
-        opening = encode(task)
         if begin:
-            journal = await self._insist(self._writer, self._folder.begin_journal, task.round, opening)
-            await self._in(self._worker, self.modelling.begin, task)
+            journal, _ = await asyncio.gather(
+                self._insist(self._writer, self._folder.begin_journal, task.round, encode(task)),
+                self._in(self._worker, self.modelling.begin, task, len(self._coordinator.present)),
+            )
             self._intake.open(task, journal)
+        await self._errands_done()  # whoever hears of a round finds its model
         await self._put(self.topics.task, task)
         await self._clear_old_frames()
 
     async def _finish(self, effect: co.Finish) -> None:
         try:
-            moved = await self._in(self._worker, self.modelling.finish, effect.version)
+            present = len(self._coordinator.present)
+            moved = await self._in(self._worker, self.modelling.finish, effect.version, present)
         except Refused as error:
             self._dispatch(co.StepFailed(effect.round, str(error)))
             await self._discard()
             return
-        progress = replace(self._coordinator.progress, version=effect.version)
-        progress = replace(progress, steps=progress.steps + 1, abandoned=0)
+        progress = self._coordinator.progress.stepped(effect.version)
         verdicts = self._coordinator.ledger.snapshot(effect.round)
         log.info("round %d moves the model: %s", effect.round, dict(moved.measurements))
         state = replace(self._state, progress=progress, verdicts=verdicts)
+        await self._keep(moved.weights, present)
         # Frames may be up before the checkpoint is durable: nothing names them until the manifest does.
         await asyncio.gather(self._save(state, moved.weights), self._put_frames())
-        await asyncio.gather(self._drop_journal(), self._put_manifest())
-        evaluation = await self._evaluate(moved.weights.replica) if self._evaluate else {}
+        await self._retire_journal()
+        self._errand(self._put_manifest())
+        evaluation = await self._evaluate(self.modelling.evaluated()) if self._evaluate else {}
         self._dispatch(co.Stepped(effect.round, effect.version, self._bytes_down(moved.weights), evaluation))
+
+    async def _keep(self, weights: Weights, present: int) -> None:
+        """Keep the round's updates where that is wanted, before the checkpoint closes it: so none can be missed."""
+        journal = self._intake.journal
+        if self._archive is not None and journal is not None:
+            taken = self._coordinator.ledger.taken()
+            await self._in(self._worker, keep_round, self._archive, journal, taken, weights, present)
 
     async def _discard(self) -> None:
         """Forget the round, once the checkpoint says that it is closed: its number must not be given out again."""
         await self._in(self._worker, self.modelling.discard)
         await self._save(self._state_now())
-        await self._drop_journal()
+        await self._retire_journal()
 
-    async def _drop_journal(self) -> None:
+    async def _retire_journal(self) -> None:
+        """Take in no more, now that the checkpoint says that the round is closed; its journal is emptied at leisure.
+
+        Yet before another one is retired: the round after the next writes to the same file.
+        """
+        await self._empty_journals()
         journal = self._intake.close()
         if journal is not None:
-            await self._in(self._writer, lambda: None)  # what was being written is written
-            await self._insist(self._worker, journal.discard)  # and nobody is reading
+            self._closed.append(journal)
 
-    async def _tell(self, report: Report) -> None:
+    async def _empty_journals(self) -> None:
+        """Give the space of closed rounds back."""
+        while self._closed:
+            await self._in(self._writer, lambda: None)  # what was being written is written
+            await self._insist(self._worker, self._closed[0].discard)  # and nobody is reading
+            del self._closed[0]
+
+    def _tell(self, report: Report) -> None:
         if self._on_report is not None:
             self._on_report(report)
-        await self._put(self.topics.report, report)
+        self._errand(self._put(self.topics.report, report))
+
+    def _errand(self, work: Coroutine[object, object, None]) -> None:
+        """Publish beside what follows, which `_errands_done` holds up where it must not come first."""
+        self._errands.add(asyncio.create_task(work))
+
+    async def _errands_done(self) -> None:
+        errands, self._errands = self._errands, set()
+        await asyncio.gather(*errands)
 
     async def _end(self, reason: str, task: Task) -> None:
         await self._save(self._state_now())
+        await self._errands_done()
         await self._put(self.topics.task, task)
         await self._clear_old_frames()
+        await self._empty_journals()
         self.reason = reason
         self.ended.set()
 

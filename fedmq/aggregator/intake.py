@@ -11,18 +11,20 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from fedmq.aggregator.anteroom import Anteroom
 from fedmq.errors import MessageError, StoreError
 from fedmq.protocol import coordination as co
 from fedmq.protocol.messages import Birth, Chunk, Update
 from fedmq.store.journal import Piece
 from fedmq.wire.chunks import OVERHEAD_BYTES, Assembly, check_body
-from fedmq.wire.envelope import decode
+from fedmq.wire.envelope import decode, front, skim
 from fedmq.wire.topics import StatusTopic, UpdateTopic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
 
+    from fedmq.protocol.ledger import Key
     from fedmq.protocol.messages import Task
     from fedmq.store.journal import Journal, Spot
     from fedmq.transport.interface import Message
@@ -32,19 +34,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WAITING_BYTES: Final = 8 * 2**20
+WAITING_BYTES: Final = 4 * 2**20
 """Bytes that may wait for the journal's next commit before the reader has to wait too."""
 DISK_PAUSE_S: Final = 1.0
 """Wait before the journal is tried again after the disk refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an update says first, and what decides whether it is wanted: the base model and its layout."""
+
+    model: int
+    layout: bytes
+
+
 @dataclass(slots=True)
 class Parcel:
-    """One update on its way into the journal. `header` is set for one that came whole in a single message."""
+    """One update on its way into the journal; `seen` once it came whole in a single message.
+
+    `header` is unknown where it comes in chunks and the first one is too short to hold it, or makes no sense.
+    """
 
     device: str
+    round: int
     update: bytes
-    header: Update | None = None
+    header: Header | None = None
     assembly: Assembly | None = None
     seen: bool = False
     spots: dict[int, Spot] = field(default_factory=dict)
@@ -53,6 +67,11 @@ class Parcel:
     def durable(self) -> bool:
         """Whether every piece is committed."""
         return len(self.spots) == (self.assembly.count if self.assembly else 1)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every piece has come."""
+        return self.seen or (self.assembly is not None and self.assembly.complete)
 
     def places(self) -> list[Spot]:
         """Return the pieces' places in the order of the body."""
@@ -63,11 +82,17 @@ class Intake:
     """Takes updates in for one round at a time."""
 
     def __init__(
-        self, topics: Topics, dispatch: Dispatch, ready: Callable[[Parcel], None], writer: Executor
+        self,
+        topics: Topics,
+        dispatch: Dispatch,
+        ready: Callable[[Parcel], None],
+        writer: Executor,
+        buffer: int = 0,
     ) -> None:
         """Raise events through `dispatch`, give whole and durable updates to `ready`.
 
-        The journal is written on `writer`, an executor of one thread.
+        The journal is written on `writer`, an executor of one thread. With `buffer` no round has a use for more updates
+        than that.
         """
         self.topics = topics
         self._dispatch = dispatch
@@ -75,19 +100,46 @@ class Intake:
         self._writer = writer
         self._task: Task | None = None
         self._journal: Journal | None = None
-        self._parcels: dict[str, Parcel] = {}
+        self._parcels: dict[Key, Parcel] = {}
         self._waiting: list[tuple[Parcel, Piece]] = []
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self.garbled = 0
+        self._anteroom = Anteroom(buffer)
 
     # --- rounds -------------------------------------------------------------------------------------------------------
 
     def open(self, task: Task, journal: Journal) -> None:
         """Take in updates for this task, into this journal."""
         self._task, self._journal, self._parcels = task, journal, {}
+        self._anteroom.begin()
+        self._take_waiting()
+
+    def hold(self) -> None:
+        """Let updates wait from now on, for the next `open` or `release`: the round is closing."""
+        self._anteroom.shut()
+
+    def release(self) -> None:
+        """Take in what waits where no round has been opened for it: all of it will be answered."""
+        if self._journal is None:
+            self._anteroom.begin()
+            self._take_waiting()
+
+    def refused(self, device: str, round_: int) -> None:
+        """Let another update have the place of this one, which was no good."""
+        self._anteroom.gone((device, round_))
+        self._take_waiting()
+
+    def _take_waiting(self) -> None:
+        while (message := self._anteroom.next()) is not None:
+            self._take_in(*message)
+
+    @property
+    def journal(self) -> Journal | None:
+        """The open round's journal."""
+        return self._journal
 
     def close(self) -> Journal | None:
         """Take in no more; return the journal, whose fate is the caller's."""
@@ -99,10 +151,13 @@ class Intake:
 
         A device that lost its outbox in mid-round has two updates there; the later one took the earlier one's place.
         """
-        last = {piece.device: _update_id(piece) for piece, _ in pieces}
+        last = {(piece.device, piece.round): _update_id(piece) for piece, _ in pieces}
         for piece, spot in pieces:
-            parcel = self._admit(piece) if _update_id(piece) == last[piece.device] else None
+            counts = _update_id(piece) == last[piece.device, piece.round]
+            parcel = self._admit(piece) if counts else None
             if parcel is not None:
+                if parcel.whole:
+                    self._anteroom.whole((parcel.device, parcel.round))
                 self._committed(parcel, piece, spot)
 
     # --- arrival ------------------------------------------------------------------------------------------------------
@@ -138,21 +193,27 @@ class Intake:
             self._dispatch(co.Died(device, birth.session))
 
     def _update(self, place: UpdateTopic, payload: bytes) -> None:
-        piece = Piece(place.device, place.chunk, payload)
-        parcel = self._admit(piece, place.round)
+        if not self._anteroom.keep(place, payload):
+            self._take_in(place, payload)
+
+    def _take_in(self, place: UpdateTopic, payload: bytes) -> None:
+        piece = Piece(place.device, place.chunk, payload, place.round)
+        parcel = self._admit(piece)
         if parcel is not None:
+            if parcel.whole:
+                self._anteroom.whole((parcel.device, parcel.round))
             self._waiting.append((parcel, piece))
             self._waiting_bytes += len(payload)
             self._arrived.set()
 
-    def _admit(self, piece: Piece, round_: int | None = None) -> Parcel | None:
+    def _admit(self, piece: Piece) -> Parcel | None:
         """Return the parcel that this piece is a new part of, None where it is unwelcome, known or garbled."""
-        number = round_ if round_ is not None else (self._task.round if self._task else 0)
+        number = piece.round or (self._task.round if self._task else 0)
         try:
             self._check_size(piece)
             if piece.chunk is None:
-                return self._admit_whole(piece, number, decode(piece.payload, Update))
-            return self._admit_chunk(piece, number, decode(piece.payload, Chunk))
+                return self._admit_whole(piece, number, skim(piece.payload, Update))
+            return self._admit_chunk(piece, number, skim(piece.payload, Chunk))
         except MessageError as error:
             self.garbled += 1
             self._dispatch(co.Garbled(piece.device, len(piece.payload), str(error)))
@@ -173,7 +234,7 @@ class Intake:
             return None
         if parcel.assembly is not None:
             raise MessageError("a whole update came under the name of one that comes in chunks")
-        parcel.header = Update(update.run, update.update, update.model, update.layout, update.facts, {})
+        parcel.header = Header(update.model, update.layout)
         parcel.seen = True
         return parcel
 
@@ -183,19 +244,24 @@ class Intake:
         parcel = self._offer(piece, round_, chunk.run, chunk.stem, opening=chunk.index == 0)
         if parcel is None:
             return None
-        if parcel.header is not None:
+        if parcel.seen:
             raise MessageError("a chunk came under the name of an update that came whole")
         if parcel.assembly is None:
             parcel.assembly = Assembly.begin(chunk, self._most)
-        return parcel if parcel.assembly.take(chunk) else None
+        if not parcel.assembly.take(chunk):
+            return None
+        if chunk.index == 0:
+            parcel.header = _header(chunk.data)
+        return parcel
 
     def _offer(self, piece: Piece, round_: int, run: bytes, update: bytes, *, opening: bool) -> Parcel | None:
         effects = self._dispatch(co.Offered(piece.device, run, round_, update, len(piece.payload), opening))
         if self._journal is None or not any(isinstance(effect, co.Keep) for effect in effects):
             return None
-        parcel = self._parcels.get(piece.device)
+        parcel = self._parcels.get((piece.device, round_))
         if parcel is None or parcel.update != update:
-            parcel = self._parcels[piece.device] = Parcel(piece.device, update)
+            self._anteroom.gone((piece.device, round_))
+            parcel = self._parcels[piece.device, round_] = Parcel(piece.device, round_, update)
         return parcel
 
     # --- commits ------------------------------------------------------------------------------------------------------
@@ -206,18 +272,24 @@ class Intake:
             await self._arrived.wait()
             self._arrived.clear()
             group, self._waiting = self._waiting, []
-            spots = await self._write([piece for _, piece in group])
+            written = await self._write(group)
             self._waiting_bytes -= sum(len(piece.payload) for _, piece in group)
             self._room.set()
-            for (parcel, piece), spot in zip(group, spots, strict=False):
+            for parcel, piece, spot in written:
                 self._committed(parcel, piece, spot)
 
-    async def _write(self, pieces: list[Piece]) -> list[Spot]:
-        """Return the pieces' places; none where the round closed while they waited."""
+    async def _write(self, group: Sequence[tuple[Parcel, Piece]]) -> list[tuple[Parcel, Piece, Spot]]:
+        """Write the pieces and return them with their places; without those whose round closed while they waited.
+
+        In the next round's journal they would come back after a restart before others that were counted in it.
+        """
         loop = asyncio.get_running_loop()
         while (journal := self._journal) is not None:
+            taken = [(parcel, piece) for parcel, piece in group if self._is_current(parcel)]
             try:
-                return await loop.run_in_executor(self._writer, journal.append, pieces)
+                pieces = [piece for _, piece in taken]
+                spots = await loop.run_in_executor(self._writer, journal.append, pieces)
+                return [(*pair, spot) for pair, spot in zip(taken, spots, strict=True)]
             except StoreError as error:
                 log.critical("updates wait, no receipts are given: %s", error)
                 await asyncio.sleep(DISK_PAUSE_S)
@@ -225,14 +297,18 @@ class Intake:
 
     def _committed(self, parcel: Parcel, piece: Piece, spot: Spot) -> None:
         parcel.spots[piece.chunk or 0] = spot
-        if parcel.durable and self._parcels.get(parcel.device) is parcel:
+        if parcel.durable and self._is_current(parcel):
             self._ready(parcel)
+
+    def _is_current(self, parcel: Parcel) -> bool:
+        """Say whether the parcel is still the one that the open round has of its device for its round."""
+        return self._parcels.get((parcel.device, parcel.round)) is parcel
 
     # --- reading back -------------------------------------------------------------------------------------------------
 
-    def parcel(self, device: str, update: bytes) -> Parcel | None:
-        """Return the device's parcel if this is its update."""
-        parcel = self._parcels.get(device)
+    def parcel(self, device: str, round_: int, update: bytes) -> Parcel | None:
+        """Return the device's parcel for this round if this is its update."""
+        parcel = self._parcels.get((device, round_))
         return parcel if parcel is not None and parcel.update == update else None
 
     def source(self, parcel: Parcel) -> Source | None:
@@ -242,11 +318,17 @@ class Intake:
         return Source(self._journal, parcel.places(), parcel.assembly)
 
 
+def _header(data: bytes) -> Header | None:
+    """Read the header of the update that `data` begins; None where that cannot be done."""
+    fields = front(data, Update, 4)
+    return None if fields is None else Header(*fields[2:])
+
+
 def _update_id(piece: Piece) -> bytes:
     """Return the id of the update that a journaled piece belongs to."""
     if piece.chunk is None:
-        return decode(piece.payload, Update).update
-    return decode(piece.payload, Chunk).stem
+        return skim(piece.payload, Update).update
+    return skim(piece.payload, Chunk).stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,5 +343,5 @@ class Source:
         """Return the update. Blocking. Raises MessageError when the body is not what was announced, StoreError."""
         if self.assembly is None:
             return decode(self.journal.read(self.spots[0]).payload, Update)
-        chunks = (decode(self.journal.read(spot).payload, Chunk).data for spot in self.spots)
+        chunks = (skim(self.journal.read(spot).payload, Chunk).data for spot in self.spots)
         return decode(check_body(b"".join(chunks), self.assembly.total, self.assembly.digest), Update)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fedmq.algorithms import Algorithm, Plain
 from fedmq.codecs import Codec, parse
 from fedmq.errors import ConfigError
 from fedmq.protocol.policy import Policy, StopWhen
-from fedmq.rules import Rule, preset
+from fedmq.rules import AnyRule, preset
 from fedmq.wire import limits
 from fedmq.wire.topics import check_name
 
@@ -45,19 +46,34 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Federation:
-    """One model being learned by one fleet: name, rule, rounds, encoding, and what the trainers are told."""
+    """One model being learned by one fleet: name, rule, rounds, encoding, algorithm, and what the trainers are told."""
 
     name: str
-    rule: Rule = field(default_factory=lambda: preset("fedavg"))
+    rule: AnyRule = field(default_factory=lambda: preset("fedavg"))
     policy: Policy = field(default_factory=Policy)
     stop: StopWhen = field(default_factory=StopWhen)
     encoding: Encoding = field(default_factory=Encoding)
     training: Mapping[str, Setting] = field(default_factory=dict)
+    algorithm: Algorithm = field(default_factory=Plain)
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for a name that cannot stand in a topic, or more settings than a task can carry."""
+        """Raise ConfigError for a name that cannot stand in a topic, or more settings than a task can carry.
+
+        So it does for an algorithm that cannot govern the rule, or is told devices by a setting that is given as well.
+        """
         check_name(self.name, "federation")
-        if len(self.training) > limits.SETTINGS:
+        self.algorithm.govern(self.rule)
+        twice = sorted(self.training.keys() & self.algorithm.telling.keys())
+        if twice:
             raise ConfigError(
-                f"{len(self.training)} training settings are given; a task carries {limits.SETTINGS} at most"
+                f"training sets {twice[0]}, which {self.algorithm} tells devices too: leave one out"
             )
+        if len(self.telling) > limits.SETTINGS:
+            raise ConfigError(
+                f"{len(self.telling)} training settings are given; a task carries {limits.SETTINGS} at most"
+            )
+
+    @property
+    def telling(self) -> Mapping[str, Setting]:
+        """What tasks tell devices: the training settings, and what the algorithm adds."""
+        return {**self.training, **self.algorithm.telling}

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fedmq.aggregator.settings import Encoding, Federation
+from fedmq.algorithms import Algorithm, Plain
 from fedmq.device.interface import ModuleName
 from fedmq.errors import ConfigError
 from fedmq.protocol.policy import Policy, StopWhen
-from fedmq.rules import Rule, preset
+from fedmq.rules import AnyRule, preset
+from fedmq.store.archive import KeepUpdates
 from fedmq.transport.address import Credentials, open_transport
 
 if TYPE_CHECKING:
@@ -58,17 +60,23 @@ class ModelTable:
 
     module: the user's Python module with a function ``model()``; it is run once, in a process of its own.
     file: a model file that ``fedmq init`` made, for an aggregator without the training framework.
+    personal: patterns of layers that stay on the devices, the same as in these' trainer options.
     """
 
     module: ModuleName | None = None
     file: Path | None = None
     trainer: str = "keras"
+    personal: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise ConfigError unless exactly one is given."""
+        """Raise ConfigError unless exactly one is given, or for layers that a file has settled already."""
         if (self.module is None) == (self.file is None):
             raise ConfigError(
                 "wants either `module` (your Python file) or `file` (from `fedmq init`), one of the two"
+            )
+        if self.personal and self.file is not None:
+            raise ConfigError(
+                "personal goes with `module`; for a `file`, name layers as `fedmq init --personal`"
             )
 
 
@@ -89,14 +97,22 @@ class AggregatorFile:
     broker: BrokerTable = field(default_factory=BrokerTable)
     rounds: Policy = field(default_factory=Policy)
     stop: StopWhen = field(default_factory=StopWhen)
-    rule: Rule = field(default_factory=lambda: preset("fedavg"))
+    rule: AnyRule = field(default_factory=lambda: preset("fedavg"))
     encoding: Encoding = field(default_factory=Encoding)
     training: dict[str, bool | int | float | str] = field(default_factory=dict)
+    store: KeepUpdates = field(default_factory=KeepUpdates)
+    algorithm: Algorithm = field(default_factory=Plain)
 
     def settings(self) -> Federation:
         """Return the federation that the file describes. Raises ConfigError."""
         return Federation(
-            self.federation.name, self.rule, self.rounds, self.stop, self.encoding, self.training
+            self.federation.name,
+            self.rule,
+            self.rounds,
+            self.stop,
+            self.encoding,
+            self.training,
+            self.algorithm,
         )
 
 

@@ -7,7 +7,6 @@ There is no second schema: the dataclasses' fields are the keys, their types are
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
 import types
 from pathlib import Path
@@ -19,18 +18,27 @@ from cattrs.gen import make_dict_structure_fn
 
 from fedmq.codecs import Codec, parse
 from fedmq.config.lines import line_of
+from fedmq.config.rules import (
+    bare,
+    belongs_to,
+    extra_keys,
+    is_rule,
+    is_sequence,
+    is_slot,
+    part_hook,
+    rule_hook,
+    sequence_hook,
+    slots_hook,
+)
+from fedmq.config.words import Where, dotted, either, listed, nearest, shown
 from fedmq.device.interface import ModuleName
 from fedmq.errors import ConfigError
-from fedmq.rules import GUARDS, REDUCERS, STEPS, WEIGHERS, Guard, Reducer, Rule, Step, Weigher, preset
+from fedmq.rules import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 T = TypeVar("T")
-Where = tuple[str | int, ...]
-
-SLOTS: Mapping[type, Mapping[str, type]] = {Guard: GUARDS, Weigher: WEIGHERS, Reducer: REDUCERS, Step: STEPS}
-"""Which table of parts a slot's ``kind`` is looked up in."""
 
 
 def load(path: Path, kind: type[T]) -> T:
@@ -66,7 +74,7 @@ def structure(
         where, sentence = next(_findings(error, ()))
     line = line_of(text, where)
     place = f"{source}, line {line}" if line else source
-    raise ConfigError(f"{place}: {_dotted(where)}{sentence}") from None
+    raise ConfigError(f"{place}: {dotted(where)}{sentence}") from None
 
 
 def _converter(folder: Path) -> Converter:
@@ -82,7 +90,9 @@ def _converter(folder: Path) -> Converter:
     converter.register_structure_hook_factory(_is_literal, _literal_hook)
     converter.register_structure_hook_factory(_is_optional, lambda kind: _optional_hook(kind, converter))
     converter.register_structure_hook_factory(_is_setting, _setting_hook)
-    converter.register_structure_hook_factory(_is_slot, lambda kind: _part_hook(_bare(kind), converter))
+    converter.register_structure_hook_factory(is_sequence, lambda kind: sequence_hook(kind, converter))
+    converter.register_structure_hook_factory(is_slot, lambda kind: part_hook(bare(kind), converter))
+    converter.register_structure_hook_factory(is_rule, lambda _: rule_hook(converter))
     converter.register_structure_hook_factory(
         dataclasses.is_dataclass, lambda kind: _table_hook(kind, converter)
     )
@@ -94,13 +104,13 @@ def _converter(folder: Path) -> Converter:
 
 def _exactly(value: Any, kind: type[T]) -> T:  # noqa: ANN401 - whatever TOML holds
     if type(value) is not kind:
-        raise ConfigError(f"is {_shown(value)}; {_NAMES[kind]} was wanted")
+        raise ConfigError(f"is {shown(value)}; {_NAMES[kind]} was wanted")
     return value
 
 
 def _number(value: Any, _: type) -> float:  # noqa: ANN401
     if type(value) not in (int, float):
-        raise ConfigError(f"is {_shown(value)}; a number was wanted")
+        raise ConfigError(f"is {shown(value)}; a number was wanted")
     return float(value)
 
 
@@ -114,7 +124,7 @@ def _setting_hook(kind: Any) -> Any:  # noqa: ANN401 - a typing form in, a cattr
     def structure_setting(value: Any, _: object) -> Any:  # noqa: ANN401
         texts = lists and isinstance(value, list) and all(isinstance(entry, str) for entry in value)
         if type(value) not in plain and not texts:
-            raise ConfigError(f"is {_shown(value)}; {wanted} was wanted")
+            raise ConfigError(f"is {shown(value)}; {wanted} was wanted")
         return value
 
     return structure_setting
@@ -124,35 +134,17 @@ def _module(name: str, folder: Path) -> str:
     return str(folder / name) if name.endswith(".py") else name
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "a table"
-    return repr(value) if len(repr(value)) <= 60 else f"a {type(value).__name__}"  # noqa: PLR2004
-
-
 def _literal_hook(kind: Any) -> Any:  # noqa: ANN401 - a typing form in, a cattrs hook out
     choices = get_args(kind)
 
     def structure_choice(value: Any, _: object) -> Any:  # noqa: ANN401
         if value not in choices or type(value) is bool:
             raise ConfigError(
-                f"is {_shown(value)}; it must be {_or(map(str, choices))}{_nearest(value, choices)}"
+                f"is {shown(value)}; it must be {either(map(str, choices))}{nearest(value, choices)}"
             )
         return value
 
     return structure_choice
-
-
-def _is_slot(kind: Any) -> bool:  # noqa: ANN401
-    return _bare(kind) in SLOTS
-
-
-def _bare(kind: Any) -> Any:  # noqa: ANN401
-    """Return a generic's class without its arguments."""
-    origin: Any = get_origin(kind)
-    return kind if origin is None else origin
 
 
 def _is_module(kind: Any) -> bool:  # noqa: ANN401
@@ -186,42 +178,15 @@ def _optional_hook(kind: Any, converter: Converter) -> Any:  # noqa: ANN401
 
 def _table_hook(kind: Any, converter: Converter) -> Any:  # noqa: ANN401
     hook: Any = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+    if kind is Rule:
+        hook = slots_hook(hook)
 
     def structure_table(value: Any, _: object) -> Any:  # noqa: ANN401
-        if kind is Rule and isinstance(value, dict) and "preset" in value:
-            return _from_preset(value, converter)
         if not isinstance(value, dict):
-            raise ConfigError(f"is {_shown(value)}; a table was wanted")
+            raise ConfigError(f"is {shown(value)}; a table was wanted")
         return hook(value, kind)
 
     return structure_table
-
-
-def _from_preset(value: dict[str, Any], converter: Converter) -> Rule:
-    """Take a preset, with the slots that are spelt out beside it in place of the preset's own."""
-    given = dict(value)
-    rule = preset(_exactly(given.pop("preset"), str))
-    changes = converter.structure(given, Rule)
-    return dataclasses.replace(rule, **{slot: getattr(changes, slot) for slot in given})
-
-
-def _part_hook(slot: type, converter: Converter) -> Any:  # noqa: ANN401
-    """Structure one part of a rule: ``"median"`` or ``{ kind = "norm_clip", limit = 5.0 }``."""
-    table = SLOTS[slot]
-
-    def structure_part(value: Any, _: object) -> Any:  # noqa: ANN401
-        given = {"kind": value} if isinstance(value, str) else value
-        if not isinstance(given, dict) or "kind" not in given:
-            raise ConfigError(
-                f"is {_shown(value)}; a table with a kind was wanted, such as {{ kind = {min(table)!r} }}"
-            )
-        rest = {key: entry for key, entry in given.items() if key != "kind"}
-        if given["kind"] not in table:
-            wanted = f"it must be {_or(sorted(table))}{_nearest(given['kind'], table)}"
-            raise ConfigError(f"has kind {_shown(given['kind'])}; {wanted}")
-        return converter.structure(rest, table[given["kind"]])
-
-    return structure_part
 
 
 # --- what went wrong --------------------------------------------------------------------------------------------------
@@ -252,23 +217,8 @@ def _step(error: BaseException) -> Where:
 
 
 def _unknown(key: str, kind: type) -> str:
-    known = [field.name for field in dataclasses.fields(kind)] + (["preset"] if kind is Rule else [])
-    return f"is unknown here{_nearest(key, known)}; known are {_and(known)}"
-
-
-def _nearest(word: object, known: Any) -> str:  # noqa: ANN401 - any collection of words
-    found = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.5)
-    return f" (did you mean {found[0]!r}?)" if found else ""
-
-
-def _or(words: Any) -> str:  # noqa: ANN401
-    return " or ".join(words)
-
-
-def _and(words: Any) -> str:  # noqa: ANN401
-    return ", ".join(words) or "none"
-
-
-def _dotted(where: Where) -> str:
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where).lstrip(".")
-    return f"{text} " if text else ""
+    known = [field.name for field in dataclasses.fields(kind)] + extra_keys(kind)
+    hybrid = belongs_to(key) if kind is Rule else None
+    if hybrid is not None:
+        return f"belongs to another kind of rule: say kind = {hybrid!r} in the same table"
+    return f"is unknown here{nearest(key, known)}; known are {listed(known)}"

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import os
 import time
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from fedmq.codecs import parse
+from fedmq.algorithms import MOST_LENGTHS
 from fedmq.device.fetching import Fetching
-from fedmq.device.outbox import MemoryOutbox, Stored
+from fedmq.device.keepsakes import MemoryKeepsakes
+from fedmq.device.outbox import MemoryOutbox
 from fedmq.device.replica import Replica
+from fedmq.device.settling import Settling
+from fedmq.device.training import Training
 from fedmq.errors import BrokerRefused, FedmqError, MessageError, Refused, TransportError
 from fedmq.protocol import participation as pa
-from fedmq.protocol.messages import DELTA, Beacon, Birth, Facts, Manifest, Receipt, Task, Update
+from fedmq.protocol.messages import Beacon, Birth, Manifest, Receipt, Task
 from fedmq.protocol.participant import Participant
-from fedmq.protocol.seeds import update_seed
 from fedmq.transport.interface import Outgoing, Profile
 from fedmq.transport.session import Session
 from fedmq.version import __version__
@@ -35,11 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from concurrent.futures import Executor
 
-    from fedmq.device.interface import Trained, Trainer
+    from fedmq.device.interface import Trainer
+    from fedmq.device.keepsakes import Keepsakes
     from fedmq.device.outbox import Outbox
     from fedmq.protocol.messages import Chunk
     from fedmq.transport.interface import Connection, Message, Transport
-    from fedmq.vectors import Vector
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +83,13 @@ class Device:
         trainer: Trainer,
         *,
         outbox: Outbox | None = None,
+        keepsakes: Keepsakes | None = None,
         executor: Executor | None = None,
         keep_alive: bool = False,
         on_verdict: Callable[[int, str, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Train on `executor` (a default thread pool otherwise); an `outbox` in memory is the default.
+        """Train on `executor` (a default thread pool otherwise); `outbox` and `keepsakes` in memory are the default.
 
         With `keep_alive` the device stays when the federation has ended, and waits for another run. `on_verdict` hears
         of each update's round, verdict and reason.
@@ -101,12 +100,15 @@ class Device:
         self.replica = Replica(trainer.layout.sizes)
         self.retired = asyncio.Event()
         self._outbox: Outbox = outbox or MemoryOutbox()
+        self._keepsakes: Keepsakes = keepsakes or MemoryKeepsakes()
+        self._training = Training(identity.name, trainer, self._outbox, self._keepsakes)
         self._executor, self._keep_alive, self._clock = executor, keep_alive, clock
         self._on_verdict = on_verdict
         self._participant = Participant(identity.name, trainer.layout.digest, outbox=self._outbox.entries())
         self._fetching = Fetching(self.topics)
         self._fetch: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._settling = Settling(self._keepsakes, self._outbox, self._begin)
         self._sending: set[bytes] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._connection: Connection | None = None
@@ -142,6 +144,7 @@ class Device:
     async def _close(self, *tasks: asyncio.Task[object]) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+        await self._settling.done()
         with contextlib.suppress(TransportError, TimeoutError):
             async with asyncio.timeout(FAREWELL_S):
                 await self._session.try_publish(self._status(alive=False))
@@ -184,13 +187,25 @@ class Device:
         if self._fetching.take(message) or not message.payload:
             return
         if message.topic == self.topics.task:
-            self._dispatch(pa.Tasked(decode(message.payload, Task)))
+            self._tasked(decode(message.payload, Task))
         elif message.topic == self.topics.manifest:
             self._dispatch(pa.Published(self._fitting(decode(message.payload, Manifest))))
         elif message.topic == self.topics.receipt(self.identity.name):
-            self._dispatch(pa.Receipted(decode(message.payload, Receipt)))
+            self._receipted(decode(message.payload, Receipt))
         elif message.topic == self.topics.beacon:
             self._herald(decode(message.payload, Beacon))
+
+    def _tasked(self, task: Task) -> None:
+        self._dispatch(pa.Tasked(task))
+        newest = self._participant.task or task  # this one may be old
+        for round_, update, question in self._settling.tasked(newest, self._participant.outbox):
+            self._begin(self._ask(pa.Send(round_, update), question))
+
+    def _receipted(self, receipt: Receipt) -> None:
+        known = receipt.update in self._participant.outbox
+        self._dispatch(pa.Receipted(receipt))
+        if not known:
+            self._settling.heard(receipt)
 
     def _herald(self, beacon: Beacon) -> None:
         """Send again what has no receipt when the aggregator has started anew: what it had not yet written, it lost."""
@@ -201,9 +216,15 @@ class Device:
                 self._dispatch(pa.Connected())
 
     def _fitting(self, manifest: Manifest) -> Manifest:
-        layout = self.trainer.layout
-        if manifest.layout == layout.digest and manifest.sizes != layout.sizes:
-            raise MessageError("the manifest's sizes are not those of the layout that it names")
+        """Raise MessageError for a manifest of our model with other sizes; an algorithm may have put some behind."""
+        layout, sizes = self.trainer.layout, manifest.sizes
+        if manifest.layout == layout.digest:
+            if sizes[: len(layout.sizes)] != layout.sizes:
+                raise MessageError("the manifest's sizes are not those of the layout that it names")
+            if sum(sizes) > MOST_LENGTHS * layout.size:
+                raise MessageError(
+                    f"the manifest's {sum(sizes)} numbers are far more than the model's {layout.size}"
+                )
         return manifest
 
     # --- the participant ----------------------------------------------------------------------------------------------
@@ -257,13 +278,18 @@ class Device:
     def _begin_fetch(self, effect: pa.Fetch) -> None:
         if self._fetch is not None:
             self._fetch.cancel()
-        self._fetch = self._begin(self._fetch_model(effect, self._fetch))
+        manifest = self._participant.manifest
+        assert manifest is not None  # noqa: S101 - the effect's frames are from it
+        self._fetch = self._begin(self._fetch_model(effect, manifest.sizes, self._fetch))
 
-    async def _fetch_model(self, effect: pa.Fetch, before: asyncio.Task[None] | None) -> None:
+    async def _fetch_model(
+        self, effect: pa.Fetch, sizes: Sequence[int], before: asyncio.Task[None] | None
+    ) -> None:
         if before is not None:
             await asyncio.wait({before})  # one fetch at a time has the collector
         if self._connection is None:
             return
+        self.replica.resize(sizes)
         if effect.fresh:
             self.replica.forget()
         try:
@@ -278,43 +304,17 @@ class Device:
     async def _train(self, task: Task) -> None:
         """Train, encode and store in the executor; nothing of that touches the event loop."""
         loop = asyncio.get_running_loop()
+        await self._settling.up_to_date(task)
         model = self.replica.vector
         try:
             if model is None or self.replica.version != task.model:
                 raise Refused("the model that the task starts from is not here")
-            stored = await loop.run_in_executor(self._executor, self._work, task, model)
+            stored = await loop.run_in_executor(self._executor, self._training.answer, task, model)
         except FedmqError as error:
             self._dispatch(pa.TrainingFailed(task.round, str(error)))
         else:
             self.counters.rounds += 1
             self._dispatch(pa.Stored(task.round, stored.update))
-
-    def _work(self, task: Task, model: Vector) -> Stored:
-        trained = self.trainer.train(model, task.training, seed=self._training_seed(task))
-        stored = self._encode(task, model, trained)
-        self._outbox.put(stored)
-        return stored
-
-    def _encode(self, task: Task, model: Vector, trained: Trained) -> Stored:
-        delta = trained.vector - model
-        if not np.isfinite(delta).all():
-            raise Refused("training diverged: the new weights are not finite; try a lower learning rate")
-        update = os.urandom(8)
-        data = parse(task.codec).encode(
-            delta, self.trainer.layout.sizes, seed=update_seed(task.run, task.round, update)
-        )
-        facts = Facts(trained.examples, trained.steps, trained.metrics)
-        body = encode(Update(task.run, update, task.model, task.layout, facts, {DELTA: data}))
-        if len(body) > task.update_bytes:
-            raise Refused(f"the update takes {len(body)} bytes, the task allows {task.update_bytes}")
-        return Stored(task.run, task.round, update, body)
-
-    def _training_seed(self, task: Task) -> int:
-        """Return a seed that differs by device, run and round, and repeats with them."""
-        name = self.identity.name.encode()
-        return int.from_bytes(
-            hashlib.sha256(task.run + task.round.to_bytes(8, "big") + name).digest()[:4], "big"
-        )
 
     # --- updates ------------------------------------------------------------------------------------------------------
 
@@ -332,6 +332,13 @@ class Device:
             log.debug("%s could not send: %s", self.identity.name, error)
         finally:
             self._sending.discard(effect.update)
+
+    async def _ask(self, about: pa.Send, question: bytes) -> None:
+        """Ask for the verdict on an update of a round that is over; a lost link asks again with the next task."""
+        if self._connection is not None:
+            with contextlib.suppress(TransportError):
+                topic = self.topics.update(self.identity.name, about.round)
+                await self._publish_one(self._connection, topic, question, about)
 
     async def _publish(self, connection: Connection, effect: pa.Send, body: bytes) -> None:
         room = chunk_room(connection.limits.packet_bytes)
@@ -353,7 +360,7 @@ class Device:
         await connection.publish(Outgoing(topic, data, content_type=CONTENT_TYPE, correlation=effect.update))
 
     def _forget(self, effect: pa.Forget) -> None:
-        self._outbox.forget(effect.update)
+        self._settling.forget(effect.update, effect.verdict)
         verdict = effect.verdict.name.lower() if effect.verdict else "dropped"
         self.counters.verdicts[verdict] = self.counters.verdicts.get(verdict, 0) + 1
         if self._on_verdict is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NewType, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NewType, Protocol, TypeAlias, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fedmq.descent import Pull
     from fedmq.vectors import Layout, Vector
 
 Setting: TypeAlias = bool | int | float | str
@@ -24,12 +26,17 @@ class Trained:
     taken, `metrics` finite floats by name. A trainer that holds data back reports how the model *it was given* did on
     it as ``accuracy`` and ``loss``, and on how many examples as ``held_out``; training figures are ``train_accuracy``
     and ``train_loss``.
+
+    `reach` is how far a gradient of one, the same at every step, would have moved a weight: steps times learning rate
+    for plain SGD, see `fedmq.descent.gain` for momentum. None where the optimizer's steps are not proportional to
+    gradients (Adam), or their length is not one number.
     """
 
     vector: Vector
     examples: int
     steps: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    reach: float | None = None
 
 
 class Trainer(Protocol):
@@ -59,3 +66,22 @@ class Trainer(Protocol):
 
     def evaluate(self, model: Vector) -> Mapping[str, float]:
         """Return ``loss``, ``accuracy`` (where it makes sense) and ``held_out`` of `model` on the held-out share."""
+
+
+class SteeredTrainer(Trainer, Protocol):
+    """A trainer that algorithms can steer; those that come with fedmq are such."""
+
+    def train(
+        self, model: Vector, settings: Mapping[str, Setting], *, seed: int, pull: Pull | None = None
+    ) -> Trained:
+        """Train as `Trainer.train` does, with the terms of `pull` added to the local objective.
+
+        Raises MisuseError where these are not of the layout.
+        """
+
+
+def steered(trainer: Trainer) -> SteeredTrainer | None:
+    """Return `trainer` if its `train` takes a `pull`, else None."""
+    parameters = inspect.signature(trainer.train).parameters.values()
+    takes = any(each.name == "pull" or each.kind is each.VAR_KEYWORD for each in parameters)
+    return cast("SteeredTrainer", trainer) if takes else None

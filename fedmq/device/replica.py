@@ -27,6 +27,12 @@ class Replica:
         self.version = 0
         self.vector: Vector | None = None
 
+    def resize(self, sizes: Sequence[int]) -> None:
+        """Hold vectors of these block sizes from now on; be empty where they were others."""
+        if tuple(sizes) != self._sizes:
+            self._sizes = tuple(sizes)
+            self.forget()
+
     def forget(self) -> None:
         """Be empty again."""
         self.version, self.vector = 0, None

@@ -42,7 +42,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """An update, or the first piece of one, arrived at the door: `nbytes` came with it.
+    """An update, or the first piece of one, arrived at the door: `nbytes` came with it. `round` is the one it answers.
 
     For a chunked update this event is raised for every chunk; `opening` is True for the one with index 0.
     """
@@ -66,7 +66,10 @@ class Garbled:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """All bytes of an admitted update are in the journal, durable, and its header has been read."""
+    """All bytes of an admitted update are in the journal, durable, and its header has been read.
+
+    These events come in the order in which the updates became whole in the journal, after a restart as before it.
+    """
 
     device: str
     round: int
@@ -159,8 +162,8 @@ class Announce:
 class Keep:
     """Write the piece that was just offered to the journal.
 
-    It takes the place of whatever the journal holds of another update of this device: after a restart only the update
-    that was kept last may come back, for it alone can have a receipt.
+    It takes the place of whatever the journal holds of another update of this device for this round: after a restart
+    only the update that was kept last may come back, for it alone can have a receipt.
     """
 
     device: str

@@ -11,6 +11,10 @@ one wish: "the newest task that concerns me, answered once". Phase by phase:
 Apart from the phase stands the *outbox*: an update that was stored stays there, and is sent again after a lost link or
 a missing receipt, until a receipt settles it or a task says that its round is no longer taken.
 
+Where updates of earlier rounds are still taken (an asynchronous federation: the task's `oldest` is below its `round`),
+a newer task does not end what is under way: the model that is being fetched is trained from, and the update is sent.
+Else a device whose link is slower than the others train would fetch for ever.
+
 `now` is any monotonic clock in seconds. What the calendar of the device says is never asked.
 """
 
@@ -23,6 +27,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 from fedmq.errors import MisuseError
 from fedmq.protocol import participation as pa
 from fedmq.protocol.cohort import in_cohort
+from fedmq.protocol.machine import Machine
 from fedmq.protocol.messages import Manifest, Task, TaskKind
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ FETCH_PAUSE_S: Final = 5.0
 RECEIPT_PAUSE_S: Final = 30.0
 """Wait for a receipt before the update is sent again; doubled each time, up to `LONGEST_PAUSE_S`."""
 LONGEST_PAUSE_S: Final = 600.0
+MOST_WAITING: Final = 2
+"""Updates that may wait for their receipts before the device trains for another one."""
 
 
 class Phase(Enum):
@@ -51,6 +58,7 @@ TRANSITIONS: Mapping[tuple[Phase, type], frozenset[Phase]] = {
     (Phase.IDLE, pa.Connected): _FETCH,
     (Phase.IDLE, pa.Tasked): _ANY,
     (Phase.IDLE, pa.Published): _FETCH,
+    (Phase.IDLE, pa.Receipted): frozenset({Phase.IDLE, Phase.FETCHING, Phase.TRAINING}),
     (Phase.IDLE, pa.Elapsed): _FETCH,
     (Phase.FETCHING, pa.Tasked): _ANY,
     (Phase.FETCHING, pa.Disconnected): frozenset({Phase.IDLE}),
@@ -73,7 +81,7 @@ class Letter:
     sent: int = 0
 
 
-class Participant:
+class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
     """The machine; see the module's text. Not thread-safe: one shell owns it."""
 
     def __init__(
@@ -85,8 +93,8 @@ class Participant:
         outbox: Mapping[bytes, tuple[bytes, int]] | None = None,
     ) -> None:
         """Begin with what is on disk: `held` is (run, version) of the replica, `outbox` maps update to (run, round)."""
+        super().__init__(Phase.IDLE)
         self.device, self.layout = device, layout
-        self.phase = Phase.IDLE
         self.connected = False
         self.task: Task | None = None
         self.manifest: Manifest | None = None
@@ -94,26 +102,14 @@ class Participant:
         self.outbox = {update: Letter(run, round_) for update, (run, round_) in (outbox or {}).items()}
         self._answered = self._last_answered()
         self._work: Task | None = None
+        self._aim: Task | None = None
         self._fetching = 0
         self._fetch_due = 0.0
         self._fetches_failed = 0
         self._complained: set[bytes] = set()
-        self._out: list[pa.ParticipantEffect] = []
 
-    def handle(self, event: pa.ParticipantEvent, now: float) -> list[pa.ParticipantEffect]:
-        """Take in one event and return the effects to carry out, in order.
-
-        Raises MisuseError for a change of phase that the table does not know: that is a bug in here.
-        """
-        before = self.phase
-        self._react(event, now)
-        allowed = TRANSITIONS.get((before, type(event)), frozenset({before}))
-        if self.phase not in allowed:
-            raise MisuseError(
-                f"{type(event).__name__} led from {before.value} to {self.phase.value}: not in the table"
-            )
-        effects, self._out = self._out, []
-        return effects
+    def _transitions(self) -> Mapping[tuple[Phase, type], frozenset[Phase]]:
+        return TRANSITIONS
 
     def _react(self, event: pa.ParticipantEvent, now: float) -> None:  # noqa: C901 - one row per event
         match event:
@@ -149,7 +145,7 @@ class Participant:
         self._go_on(now)
 
     def _disconnect(self) -> None:
-        self.connected, self._fetching = False, 0
+        self.connected, self._fetching, self._aim = False, 0, None
         self._end_fetching()
 
     # --- news ---------------------------------------------------------------------------------------------------------
@@ -182,7 +178,7 @@ class Participant:
             return
         self.run, self.version = run, 0
         self._answered = self._last_answered()
-        self._fetching, self._fetches_failed, self._fetch_due = 0, 0, 0.0
+        self._fetching, self._aim, self._fetches_failed, self._fetch_due = 0, None, 0, 0.0
         if self.phase is not Phase.TRAINING:
             self.phase = Phase.IDLE
 
@@ -201,8 +197,15 @@ class Participant:
         """Do the next thing that can be done, and ask to be woken for the next that cannot yet."""
         self._send_what_is_due(now)
         if self.phase is not Phase.TRAINING and self.task is not None:
-            self._answer(self.task, now)
+            self._answer(self._aimed_at(self.task), now)
         self._sleep(now)
+
+    def _aimed_at(self, task: Task) -> Task:
+        """Return the task whose model is being fetched, or was just now, as long as its round is taken; else `task`."""
+        aim = self._aim
+        if aim is None or aim.run != task.run or task.kind is TaskKind.STOP or self.version == task.model:
+            return task
+        return aim if task.oldest <= aim.round < task.round else task
 
     def _answer(self, task: Task, now: float) -> None:
         if task.kind is TaskKind.STOP:
@@ -224,7 +227,9 @@ class Participant:
         if task.layout != self.layout:
             self._complain(task)
             return False
-        return task.round > self._answered and in_cohort(self.device, task.salt, task.fraction)
+        if task.round <= self._answered or len(self.outbox) >= MOST_WAITING:
+            return False
+        return in_cohort(self.device, task.salt, task.fraction)
 
     def _complain(self, task: Task) -> None:
         if task.layout in self._complained:
@@ -239,9 +244,10 @@ class Participant:
     def _prepare(self, task: Task, now: float) -> None:
         if self.version == task.model:
             self.phase, self._work, self._fetching = Phase.TRAINING, task, 0
-            self._answered = task.round
+            self._answered, self._aim = task.round, None
             self._out.append(pa.Train(task))
         elif (manifest := self._fetchable(task, now)) is not None:
+            self._aim = task
             self._fetch(manifest)
         else:
             self._wait()
@@ -276,7 +282,7 @@ class Participant:
         if event.version != self._fetching:
             return
         # The replica cannot be trusted now: the next fetch begins with the key-frame.
-        self._fetching, self.version = 0, 0
+        self._fetching, self._aim, self.version = 0, None, 0
         self._end_fetching()
         self._fetch_due = now + _pause(FETCH_PAUSE_S, self._fetches_failed)
         self._fetches_failed += 1
@@ -331,7 +337,7 @@ class Participant:
             self._out.append(pa.Forget(letter.round, receipt.update, receipt.verdict, receipt.reason))
         else:
             letter.due = now + receipt.retry_after_s
-        self._sleep(now)
+        self._go_on(now)
 
     def _sleep(self, now: float) -> None:
         """Ask for the next time at which something falls due; without a link nothing does."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from fedmq.errors import ConfigError
+
+MOST_STALENESS: Final = 1000
+"""Rounds whose verdicts an asynchronous federation remembers, in memory and in each checkpoint, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Settings of the synchronous rounds.
+    """How rounds are run: all together, or, with a `buffer`, without waiting for each other.
 
     fraction: share of the fleet that a round wants updates from, above 0 up to 1.
     over_selection: how many times more devices are asked than are waited for; at 1.3 a round of 100 wanted updates
@@ -20,6 +24,11 @@ class Policy:
     quorum: fewest accepted updates that may move the model.
     soft_deadline_s: from here on a quorum is enough to end the round.
     hard_deadline_s: the round ends here: with a quorum it moves the model, without one it is abandoned.
+    buffer: 0 for synchronous rounds. Above 0 the federation is asynchronous: the model moves with every so many
+        updates, whatever recent model each of them started from (FedBuff: Nguyen et al. 2022, "Federated learning with
+        buffered asynchronous aggregation"; with 1, FedAsync: Xie et al. 2019, "Asynchronous federated optimization").
+        A round is then the time in which one buffer fills.
+    max_staleness: how many rounds an update may be behind and still be taken; asynchronous federations only.
     """
 
     fraction: float = 1.0
@@ -28,6 +37,8 @@ class Policy:
     quorum: int = 1
     soft_deadline_s: float = 60.0
     hard_deadline_s: float = 120.0
+    buffer: int = 0
+    max_staleness: int = 16
 
     def __post_init__(self) -> None:
         """Raise ConfigError for settings that cannot work together."""
@@ -43,6 +54,34 @@ class Policy:
             f"soft_deadline_s is {self.soft_deadline_s} and hard_deadline_s {self.hard_deadline_s}; the soft one must "
             "be above 0 and not after the hard one, which must be finite: without it a round could wait for ever",
         )
+        _want(self.buffer >= 0, f"buffer is {self.buffer}; it must be 0 (synchronous rounds) or more")
+        _want(
+            0 <= self.max_staleness <= MOST_STALENESS,
+            f"max_staleness is {self.max_staleness}; it must be from 0 to {MOST_STALENESS}",
+        )
+        if self.asynchronous:
+            self._check_buffer()
+
+    def _check_buffer(self) -> None:
+        _want(
+            self.quorum <= self.buffer,
+            f"quorum is {self.quorum}, the buffer {self.buffer}: a full buffer must be enough to move the model",
+        )
+        _want(
+            self.over_selection == 1,
+            f"over_selection is {self.over_selection} beside a buffer: an asynchronous federation waits for nobody, so "
+            "leave it at 1",
+        )
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether updates of earlier rounds are taken into the open one."""
+        return self.buffer > 0
+
+    @property
+    def window(self) -> int:
+        """How many rounds before the open one still have their updates taken."""
+        return self.max_staleness if self.asynchronous else 0
 
     @property
     def invited(self) -> float:

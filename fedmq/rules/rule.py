@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 
 from fedmq.errors import DecodeError, MisuseError, Refused
 from fedmq.rules.fold import Fold, Tally, pack, unpack
-from fedmq.rules.guard import ExamplesBound, Finite, Guard
+from fedmq.rules.guards import ExamplesBound, Finite, Guard
 from fedmq.rules.measure import norm
 from fedmq.rules.memory import EMPTY, Memory, prefixed, scoped
 from fedmq.rules.reduce import Mean, Reducer
+from fedmq.rules.scaling import scaled
 from fedmq.rules.settings import require
-from fedmq.rules.step import Replace, Step
-from fedmq.rules.weigh import Uniform, Weigher
+from fedmq.rules.steps import Replace, Step
+from fedmq.rules.weighers import Uniform, Weigher
 from fedmq.vectors import Vector
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Absorbed:
     """How one update went into the fold.
 
     `weight` is its weight (under a blend, the lanes' weights times their shares), `norm` the L2 norm of its trainable
-    part behind the guards, `changed` whether a guard changed it.
+    part behind the guards, `changed` whether a guard changed it or the weigher scaled it.
     """
 
     weight: float
@@ -58,8 +59,9 @@ class Outcome:
     """A finished round: the new model, what the rule remembers, and figures for people.
 
     `measurements`: ``updates``; ``weight``, the sum of weights; ``norm_mean`` and ``norm_max`` of the deltas behind
-    the guards; ``changed_share`` of the updates that a guard changed; ``delta_norm`` of the reduced delta (well below
-    ``norm_mean`` where devices disagree); ``step_norm``, how far the model moved. Norms are L2 over the trainable part.
+    the guards; ``changed_share`` of the updates that did not go in as they came; ``delta_norm`` of the reduced delta
+    (well below ``norm_mean`` where devices disagree); ``step_norm``, how far the model moved. Norms are L2 over the
+    trainable part.
     """
 
     model: Vector
@@ -155,19 +157,21 @@ class Rule:
         `delta` is trained minus base model, float32 of the layout's length. Raises Refused, with a reason for the
         device, where shape or dtype is wrong, a guard says no, the claim gives no weight, or the reducer has no room.
         """
-        _require_vector(delta, fold.layout)
+        require_vector(delta, fold.layout)
         counts, checked = self._guarded(fold, delta, claim)
-        weights = self.weigh.weigh(claim)
-        for lane, weight in zip(fold.lanes, weights, strict=True):
-            self.reduce.check(lane, checked, weight)
-        return Prepared((checked, weights, counts, checked is not delta))
+        length = norm(checked, fold.layout)
+        weighed = self.weigh.weighed(claim, length)
+        deltas = [scaled(checked, scale, fold.layout) for _, scale in weighed]
+        for lane, vector, (weight, _) in zip(fold.lanes, deltas, weighed, strict=True):
+            self.reduce.check(lane, vector, weight)
+        changed = any(vector is not delta for vector in deltas)
+        return Prepared((deltas, [weight for weight, _ in weighed], counts, length, changed))
 
     def add(self, fold: Fold, prepared: Prepared) -> Absorbed:
         """Add an update that `prepare` has passed for this fold."""
-        checked, weights, counts, changed = prepared.parts
-        length = norm(checked, fold.layout)
-        for lane, weight in zip(fold.lanes, weights, strict=True):
-            self.reduce.add(lane, checked, weight)
+        deltas, weights, counts, length, changed = prepared.parts
+        for lane, delta, weight in zip(fold.lanes, deltas, weights, strict=True):
+            self.reduce.add(lane, delta, weight)
         fold.tally = fold.tally.plus(Tally.of(length, changed=changed))
         fold.counts = tuple(map(operator.add, fold.counts, counts))
         return Absorbed(_mix(self.weigh, weights), length, changed)
@@ -213,7 +217,7 @@ class Rule:
 
     def stepped(self, fold: Fold, reduced: Reduced, model: Vector) -> Outcome:
         """Move `model` by what `reduced` gave, or by what someone made of it: the second half of `finish`."""
-        _require_model(model, fold.layout)
+        require_model(model, fold.layout)
         delta = reduced.delta
         moved, remembered = self.step.apply(model, delta, scoped(fold.memory, "step."), fold.layout)
         memory = {**reduced.memory, **prefixed(remembered, "step.")}
@@ -257,8 +261,10 @@ class Rule:
         learned: dict[str, NDArray[np.floating[Any]]] = {}
         for index, (guard, count) in enumerate(zip(self.guards, fold.counts, strict=True)):
             scope = f"guards.{index}."
-            share = count / fold.count
-            learned |= prefixed(guard.learn(delta, share, fold.layout, scoped(fold.memory, scope)), scope)
+            mean_count = count / fold.count
+            learned |= prefixed(
+                guard.learn(delta, mean_count, fold.layout, scoped(fold.memory, scope)), scope
+            )
         return learned
 
     def _reducers_learn(self, results: Sequence[NDArray[np.float64]]) -> Memory:
@@ -293,7 +299,7 @@ def _mix(weigh: Weigher, figures: Sequence[float]) -> float:
     return math.fsum(share * figure for share, figure in zip(weigh.lanes, figures, strict=True))
 
 
-def _require_vector(delta: Vector, layout: Layout) -> None:
+def require_vector(delta: Vector, layout: Layout) -> None:
     """Raise Refused unless `delta` is one vector of the layout; a shape that would broadcast is as wrong as any."""
     if delta.dtype != np.float32:
         raise Refused(f"update holds {delta.dtype} numbers, float32 is wanted")
@@ -306,7 +312,8 @@ def _require_vector(delta: Vector, layout: Layout) -> None:
     raise Refused(f"update has shape {delta.shape}, one dimension of {layout.size} is wanted")
 
 
-def _require_model(model: Vector, layout: Layout) -> None:
+def require_model(model: Vector, layout: Layout) -> None:
+    """Raise MisuseError unless `model` is one vector of the layout."""
     if model.shape != (layout.size,) or model.dtype != np.float32:
         raise MisuseError(
             f"model is {model.dtype} of shape {model.shape}, the fold is for float32 of shape ({layout.size},)"

@@ -51,13 +51,30 @@ def build_trainer(kind: str) -> Callable[..., Trainer]:
 
 def build_fleet(table: FleetTable) -> Fleet:
     """Build every trainer of the fleet. Raises ConfigError."""
-    supplies = _from_module(table) if table.data == "module" else _from_dataset(table)
-    build = build_trainer(table.trainer)
-    options = {"seed": table.seed, **table.options}
+    supplies = _supplies(table)
+    build, options = build_trainer(table.trainer), _options(table)
     trainers = {name: build(table.module, name, options, supply=supply) for name, supply in supplies.items()}
+    return Fleet(trainers, _pooled(table, supplies), _describe(table, supplies))
+
+
+def build_judge(table: FleetTable) -> Trainer | None:
+    """Build only the trainer that holds everyone's data, None where the data cannot be joined. Raises ConfigError."""
+    return _pooled(table, _supplies(table))
+
+
+def _pooled(table: FleetTable, supplies: Mapping[str, Supply]) -> Trainer | None:
     everything = _joined(list(supplies.values()))
-    pooled = build(table.module, "pooled", options, supply=everything) if everything else None
-    return Fleet(trainers, pooled, _describe(table, supplies))
+    if everything is None:
+        return None
+    return build_trainer(table.trainer)(table.module, "pooled", _options(table), supply=everything)
+
+
+def _options(table: FleetTable) -> dict[str, Any]:
+    return {"seed": table.seed, **table.options}
+
+
+def _supplies(table: FleetTable) -> dict[str, Supply]:
+    return _from_module(table) if table.data == "module" else _from_dataset(table)
 
 
 def _describe(table: FleetTable, supplies: Mapping[str, Supply]) -> str:

@@ -34,6 +34,8 @@ def line(row: RoundRow, rounds: int) -> str:
 
 def _remarks(row: RoundRow) -> str:
     remarks = [row.outcome] if row.outcome != "stepped" else []
+    if row.staleness is not None and row.staleness_max is not None:
+        remarks.append(f"staleness {row.staleness:.1f}, at most {row.staleness_max:.0f}")
     remarks += [f"{count} refused: {reason}" for reason, count in row.reasons.items()]
     return f"   {'; '.join(remarks)}" if remarks else ""
 

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Final
 
 from fedmq.codecs import parse
 from fedmq.config import BrokerTable, load
+from fedmq.config.named import named_rule
 from fedmq.errors import ConfigError
-from fedmq.rules import preset
 from fedmq.simulate import narration
 from fedmq.simulate.fleet import build_fleet
 from fedmq.simulate.settings import SimulationSettings
@@ -45,11 +46,13 @@ def world_settings(world: str, changes: Mapping[str, Any]) -> SimulationSettings
     if rounds := changes.get("rounds"):
         settings = replace(settings, stop=replace(settings.stop, rounds=rounds))
     if rule := changes.get("rule"):
-        settings = replace(settings, rule=preset(rule))
+        settings = replace(settings, rule=named_rule(rule)[1])
     if epochs := changes.get("epochs"):
         settings = replace(settings, training={**settings.training, "epochs": epochs})
     if codec := changes.get("codec"):
         settings = replace(settings, encoding=replace(settings.encoding, up=parse(codec)))
+    if changes.get("keep_updates") is not None:
+        settings = replace(settings, store=replace(settings.store, keep_updates=changes["keep_updates"]))
     return settings
 
 
@@ -148,7 +151,7 @@ def _draw(simulation: Simulation, folder: Path) -> list[str]:
     except ImportError:
         return []
     settings = simulation.settings
-    title = f"{settings.name}: {len(simulation.fleet.trainers)} devices, {settings.rule.step}"
+    title = f"{settings.name}: {len(simulation.fleet.trainers)} devices, {shorten(str(settings.rule), 90)}"
     draw(folder / "plot.png", title, simulation.outcome.rows, simulation.outcome.curves)
     return ["plot.png"]
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fedmq.config.tables import tables
 from fedmq.store.files import make_folder, write_whole
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RoundRow:
-    """One round, as the run folder and the plot have it. Bytes are MQTT payloads of the whole fleet."""
+    """One round, as the run folder and the plot have it. Bytes are MQTT payloads of the whole fleet.
+
+    `staleness` and `staleness_max` are of the accepted updates, in model versions; None where rounds are synchronous.
+    """
 
     round: int
     version: int
@@ -30,6 +34,8 @@ class RoundRow:
     bytes_down: int
     seconds: float
     reasons: dict[str, int] = field(default_factory=dict)
+    staleness: float | None = None
+    staleness_max: float | None = None
 
     @classmethod
     def of(cls, report: Report, bytes_up: int, bytes_down: int) -> RoundRow:
@@ -48,6 +54,8 @@ class RoundRow:
             bytes_down=bytes_down,
             seconds=report.seconds,
             reasons=dict(report.reasons),
+            staleness=report.metrics.get("staleness"),
+            staleness_max=report.metrics.get("staleness_max"),
         )
 
 
@@ -60,8 +68,8 @@ class RunFolder:
         (self.path / "rounds.jsonl").write_text("", encoding="utf-8")
 
     def settings(self, settings: Any) -> None:  # noqa: ANN401 - any dataclass
-        """Write what was asked for."""
-        self._json("settings.json", _readable(settings))
+        """Write what was asked for, in the tables of a world's file."""
+        self._json("settings.json", tables(settings))
 
     def round(self, row: RoundRow) -> None:
         """Add one round to the log."""
@@ -74,19 +82,3 @@ class RunFolder:
 
     def _json(self, name: str, content: Any) -> None:  # noqa: ANN401 - anything that JSON takes
         write_whole(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _readable(settings: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return a dataclass's fields; those that are no plain values by their one-line spelling."""
-    plain = (bool, int, float, str, type(None))
-    return {
-        name: value if isinstance(value, plain) else _nested(value)
-        for name, value in ((name, getattr(settings, name)) for name in settings.__dataclass_fields__)
-    }
-
-
-def _nested(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, dict):
-        return dict(value)
-    spelt = "__str__" in vars(type(value)) or not hasattr(value, "__dataclass_fields__")
-    return str(value) if spelt else _readable(value)

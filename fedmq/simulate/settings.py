@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fedmq.aggregator.settings import Encoding, Federation
+from fedmq.algorithms import Algorithm, Plain
 from fedmq.device.interface import ModuleName
 from fedmq.errors import ConfigError
 from fedmq.protocol.policy import Policy, StopWhen
-from fedmq.rules import Rule, preset
+from fedmq.rules import AnyRule, preset
+from fedmq.store.archive import KeepUpdates
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,15 @@ class SimulationSettings:
     name: str = "simulation"
     rounds: Policy = field(default_factory=Policy)
     stop: StopWhen = field(default_factory=lambda: StopWhen(rounds=30))
-    rule: Rule = field(default_factory=lambda: preset("fedavg"))
+    rule: AnyRule = field(default_factory=lambda: preset("fedavg"))
     encoding: Encoding = field(default_factory=Encoding)
     training: dict[str, bool | int | float | str] = field(default_factory=dict)
+    store: KeepUpdates = field(default_factory=KeepUpdates)
+    algorithm: Algorithm = field(default_factory=Plain)
 
     @property
     def federation(self) -> Federation:
         """The federation that is simulated. Raises ConfigError."""
-        return Federation(self.name, self.rule, self.rounds, self.stop, self.encoding, self.training)
+        return Federation(
+            self.name, self.rule, self.rounds, self.stop, self.encoding, self.training, self.algorithm
+        )

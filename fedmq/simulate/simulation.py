@@ -11,9 +11,11 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from fedmq.aggregator.aggregator import Aggregator
+from fedmq.config.kept import written
 from fedmq.device.device import Device, Identity
 from fedmq.simulate.baselines import Curve, local_curve, pooled_curve
 from fedmq.simulate.runfolder import RoundRow, RunFolder
+from fedmq.store.archive import UPDATES, Archive
 from fedmq.store.checkpoint import CheckpointFolder
 from fedmq.store.modelfile import StoredModel, save_model
 
@@ -93,6 +95,7 @@ class Simulation:
             evaluate=self._evaluate if self.fleet.pooled else None,
             on_report=self._report,
             entropy=Random(self.settings.fleet.seed).randbytes,
+            archive=self._archive(),
         )
         self._devices = [
             Device(Identity(self.settings.name, name), transport(), trainer, executor=self._worker)
@@ -100,13 +103,20 @@ class Simulation:
         ]
         self.outcome.reason = await self._together(aggregator)
         self.outcome.seconds = time.monotonic() - began
-        self.vector = aggregator.modelling.weights.vector
+        self.vector = aggregator.modelling.served()
         facts: Mapping[str, str | int] = {
             "federation": self.settings.name,
             "version": aggregator.modelling.weights.version,
         }
         save_model(self.folder.path / "model.fedmq", StoredModel(first.layout, self.vector, facts))
         return self.outcome
+
+    def _archive(self) -> Archive | None:
+        store = self.settings.store
+        if not store.keep_updates:
+            return None
+        settings = written(self.settings.federation)
+        return Archive(self.folder.path / "aggregator" / UPDATES, settings, store.keep_bytes)
 
     async def _together(self, aggregator: Aggregator) -> str:
         """Run aggregator and devices until the aggregator ends; a device that fails ends the run."""

@@ -19,11 +19,12 @@ import msgpack
 import numpy as np
 
 from fedmq.errors import MisuseError, StoreError
-from fedmq.protocol.coordinator import Progress
 from fedmq.protocol.ledger import Ledger
 from fedmq.protocol.messages import Frame, Verdict
+from fedmq.protocol.progress import Opened, Progress
 from fedmq.store.files import disk, make_folder, slot_file
 from fedmq.store.journal import Journal, Piece, Spot
+from fedmq.vectors import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,7 +131,9 @@ def ledger_of(state: State) -> Ledger:
 
 
 def _arrays(state: State, weights: Weights) -> dict[str, Any]:
-    frames = [[_row(frame), body] for frame, body in weights.frames]
+    frames = [
+        [_row(frame), b"" if is_plain(body, weights.vector) else body] for frame, body in weights.frames
+    ]
     replica = {} if weights.replica is weights.vector else {"replica": weights.replica}
     return {
         "state": _as_array(msgpack.packb([_FORMAT, _plain(state)])),
@@ -156,9 +159,14 @@ def _read(path: Path) -> tuple[State, Weights] | None:
 
 def _weights(arrays: Mapping[str, NDArray[Any]]) -> Weights:
     memory = {name.removeprefix(_MEMORY): array for name, array in arrays.items() if name.startswith(_MEMORY)}
-    frames = tuple((Frame(*row), body) for row, body in msgpack.unpackb(arrays["frames"].tobytes()))
     vector = arrays["vector"]
+    rows = msgpack.unpackb(arrays["frames"].tobytes())
+    frames = tuple((Frame(*row), body or _as_body(vector)) for row, body in rows)
     return Weights(int(arrays["version"]), vector, arrays.get("replica", vector), memory, frames)
+
+
+def _as_body(vector: Vector) -> bytes:
+    return vector.astype("<f4", copy=False).tobytes()
 
 
 def _as_array(content: bytes) -> NDArray[np.uint8]:
@@ -186,4 +194,9 @@ def _state(plain: dict[str, Any]) -> State:
         }
         for round_, row in plain.pop("verdicts").items()
     }
-    return State(**{**plain, "progress": Progress(**plain["progress"]), "verdicts": verdicts})
+    return State(**{**plain, "progress": _progress(plain["progress"]), "verdicts": verdicts})
+
+
+def _progress(plain: dict[str, Any]) -> Progress:
+    recent = tuple(Opened(**row) for row in plain.pop("recent", ()))
+    return Progress(**plain, recent=recent)

@@ -52,6 +52,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def rename(path: Path, other: Path) -> None:
+    """Give the file another name in its folder, durably. Raises StoreError."""
+    with disk("rename", path):
+        path.replace(other)
+        sync_folder(path.parent)
+
+
 def make_folder(path: Path) -> Path:
     """Make the folder and those above it; return it. Raises StoreError."""
     with disk("make the folder", path):
@@ -73,12 +80,14 @@ def slot_file(path: Path) -> Iterator[BinaryIO]:
     """Give a file to write in place; its content is durable when the block ends well, and of no use when it does not.
 
     For two files that are written in turns: a crash spoils one and leaves the other. That saves the rename, and with it
-    half of the waiting for the disk. Raises StoreError.
+    half of the waiting for the disk. What stands there is written over, not thrown away first, which saves half of the
+    rest; so a crash may leave old and new mixed, and the content needs checksums that tell. Raises StoreError.
     """
     known = path.exists()
     with disk("write", path):
-        with path.open("wb") as file:
+        with path.open("r+b" if known else "wb") as file:
             yield file
+            file.truncate()
             file.flush()
             os.fsync(file.fileno())
         if not known:

@@ -2,18 +2,21 @@
 
 Two files take turns, one per round, each only ever appended to: the magic, the round's task, then one record per piece,
 in the very bytes in which it came over MQTT. Reading the file again is therefore the same as receiving it again, and an
-update is absorbed from here, so that any number of devices costs the memory of one update.
+update is absorbed from here, so that any number of devices costs the memory of a few updates: a few megabytes of what
+was just written are at hand, everything else is read back.
 
-A record is ``length, CRC-32`` (little-endian, four bytes each) and its content: for a piece, a msgpack array of device
-and chunk number, and the payload behind it. A torn or damaged tail is cut off when the file is opened again.
+A record is ``length, CRC-32`` (little-endian, four bytes each) and its content: for a piece, a msgpack array of device,
+chunk number and round, and the payload behind it. A torn or damaged tail is cut off when the file is opened again.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 import msgpack
@@ -29,17 +32,24 @@ MAGIC: Final = b"fedmq-journal-1\n"
 _HEAD: Final = struct.Struct("<II")
 _MOST_RECORD: Final = 2**31 - 1
 _MOST_LABEL: Final = 128
-"""Bytes within which a piece's label ends: a device name of 64 characters, and a number."""
+"""Bytes within which a piece's label ends: a device name of 64 characters, and two numbers."""
 _MOST_BUFFERS: Final = 512  # well under IOV_MAX, which is 1024 on Linux
+
+RECENT_BYTES: Final = 4 * 2**20
+"""Bytes of pieces just written that stay in memory: they are read once, mostly within milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One admitted PUBLISH: who sent it, the chunk level of its topic (None for a whole update), its payload."""
+    """One admitted PUBLISH: who sent it, the chunk level of its topic (None for a whole update), its payload.
+
+    `round` is that of its topic; 0 stands for the journal's own.
+    """
 
     device: str
     chunk: int | None
     payload: bytes
+    round: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,39 @@ class Spot:
 
     start: int
     length: int
+
+
+@dataclass(slots=True)
+class Recent:
+    """Pieces just written, until they are read; `RECENT_BYTES` at most. For any thread.
+
+    When it is full, newer ones are left out: pieces are read in the order in which they came, so the oldest go first.
+    """
+
+    _pieces: dict[Spot, Piece] = field(default_factory=dict)
+    _bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def keep(self, spots: Sequence[Spot], pieces: Sequence[Piece]) -> None:
+        """Remember what stands at each spot, as far as there is room."""
+        with self._lock:
+            for spot, piece in zip(spots, pieces, strict=True):
+                if self._bytes + len(piece.payload) <= RECENT_BYTES:
+                    self._pieces[spot] = piece
+                    self._bytes += len(piece.payload)
+
+    def take(self, spot: Spot) -> Piece | None:
+        """Return what stands at the spot and forget it; None where it is not known."""
+        with self._lock:
+            piece = self._pieces.pop(spot, None)
+            self._bytes -= len(piece.payload) if piece is not None else 0
+        return piece
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._pieces.clear()
+            self._bytes = 0
 
 
 class Journal:
@@ -59,6 +102,7 @@ class Journal:
         self.opening = opening
         self._handle = handle
         self._end = end
+        self._recent = Recent()
 
     @classmethod
     def create(cls, path: Path, opening: bytes) -> Journal:
@@ -99,22 +143,32 @@ class Journal:
         """Write the pieces and return their places; all are durable on return. Raises StoreError: none counts then."""
         spots, buffers, end = [], [], self._end
         for piece in pieces:
-            record = _record(msgpack.packb([piece.device, piece.chunk]), piece.payload)
+            record = _record(msgpack.packb([piece.device, piece.chunk, piece.round]), piece.payload)
             length = sum(map(len, record))
             spots.append(Spot(end + _HEAD.size, length - _HEAD.size))
             end += length
             buffers += record
         with disk("write the journal", self.path):
             self._write(buffers)
+        self._recent.keep(spots, pieces)  # only now: what is not durable must not be found
         return spots
 
     def read(self, spot: Spot) -> Piece:
-        """Return the piece that stands at `spot`. Raises StoreError."""
+        """Return the piece that stands at `spot`, from memory where it was written just now. Raises StoreError."""
+        recent = self._recent.take(spot)
+        if recent is not None:
+            return recent
         with disk("read the journal", self.path):
             return _piece(_pread(self._handle, spot))
 
+    def places(self) -> Iterator[tuple[Piece, Spot]]:
+        """Yield every piece that is in the file, with its place, one at a time. Raises StoreError."""
+        with disk("read the journal", self.path):
+            yield from ((self.read(spot), spot) for spot in islice(_scan(self._handle), 1, None))
+
     def close(self) -> None:
         """Close the file; it stays for a later `resume`."""
+        self._recent.clear()
         handle, self._handle = self._handle, -1  # a number that never names another file
         if handle >= 0:
             os.close(handle)
@@ -142,17 +196,35 @@ class Journal:
         self._end += sum(map(len, buffers))
 
 
-def read_journal(path: Path) -> tuple[bytes, list[Piece]]:
-    """Return the opening and the pieces of a journal without changing it. Raises StoreError."""
+def journal_opening(path: Path) -> bytes:
+    """Return the opening of a journal without changing it. Raises StoreError."""
+    return next(_contents(path))
+
+
+def journal_pieces(path: Path) -> Iterator[Piece]:
+    """Yield the pieces of a journal one by one, however large it is, without changing it. Raises StoreError."""
+    return map(_piece, islice(_contents(path), 1, None))
+
+
+def _contents(path: Path) -> Iterator[bytes]:
     with disk("read the journal", path):
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            contents = [_pread(handle, spot) for spot in _scan(handle)]
-        finally:
-            os.close(handle)
-    if not contents:
-        raise StoreError(f"{path} is no journal, or its beginning is damaged")
-    return contents[0], [_piece(content) for content in contents[1:]]
+    try:
+        spots = _scan(handle)
+        first = next(spots, None)
+        if first is None:
+            raise StoreError(f"{path} is no journal, or its beginning is damaged")
+        for spot in chain([first], spots):
+            with disk("read the journal", path):
+                content = _pread(handle, spot)
+            yield content
+    finally:
+        os.close(handle)
+
+
+def read_journal(path: Path) -> tuple[bytes, list[Piece]]:
+    """Return the opening and the pieces of a journal without changing it. Raises StoreError."""
+    return journal_opening(path), list(journal_pieces(path))
 
 
 def _record(*parts: bytes) -> list[bytes]:
@@ -164,11 +236,14 @@ def _record(*parts: bytes) -> list[bytes]:
 
 
 def _piece(content: bytes) -> Piece:
-    """Read a piece's record: a msgpack array of device and chunk, and behind it the payload."""
+    """Read a piece's record: a msgpack array of device, chunk and round, and behind it the payload.
+
+    Journals of fedmq 0.1 have no round there.
+    """
     unpacker = msgpack.Unpacker(max_buffer_size=0)
     unpacker.feed(memoryview(content)[:_MOST_LABEL])
-    device, chunk = unpacker.unpack()
-    return Piece(device, chunk, content[unpacker.tell() :])
+    device, chunk, *round_ = unpacker.unpack()
+    return Piece(device, chunk, content[unpacker.tell() :], *round_)
 
 
 def _writev(handle: int, buffers: list[bytes]) -> None:

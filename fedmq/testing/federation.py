@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fedmq.aggregator.settings import Federation
-    from fedmq.device.interface import Setting
+    from fedmq.descent import Pull
+    from fedmq.device.interface import Setting, Trainer
     from fedmq.protocol.messages import Report
+    from fedmq.store.archive import Archive
     from fedmq.transport.interface import Transport
     from fedmq.vectors import Vector
 
@@ -49,7 +51,14 @@ class ShiftTrainer:
         """Return zeros."""
         return np.zeros(self.layout.size, np.float32)
 
-    def train(self, model: Vector, settings: Mapping[str, Setting], *, seed: int) -> Trained:  # noqa: ARG002
+    def train(
+        self,
+        model: Vector,
+        settings: Mapping[str, Setting],  # noqa: ARG002
+        *,
+        seed: int,  # noqa: ARG002
+        pull: Pull | None = None,  # noqa: ARG002
+    ) -> Trained:
         """Return the shifted model."""
         if self.gate is not None:
             self.gate()
@@ -75,8 +84,8 @@ class Rig:
         self.devices: dict[str, Device] = {}
         self._tasks: dict[str, asyncio.Task[object]] = {}
 
-    def start_aggregator(self, first: Vector | None = None) -> Aggregator:
-        """Start the aggregator, from its folder where that holds a checkpoint."""
+    def start_aggregator(self, first: Vector | None = None, archive: Archive | None = None) -> Aggregator:
+        """Start the aggregator, from its folder where that holds a checkpoint; with an `archive`, updates are kept."""
         vector = np.zeros(self.layout.size, np.float32) if first is None else first
         self.aggregator = Aggregator(
             self.federation,
@@ -84,11 +93,12 @@ class Rig:
             CheckpointFolder(self.folder),
             StoredModel(self.layout, vector),
             on_report=self.reports.append,
+            archive=archive,
         )
         self._tasks["aggregator"] = asyncio.create_task(self.aggregator.run())
         return self.aggregator
 
-    def start_device(self, name: str, trainer: ShiftTrainer, **options: object) -> Device:
+    def start_device(self, name: str, trainer: Trainer, **options: object) -> Device:
         """Start one device."""
         identity = Identity(self.federation.name, name)
         device = Device(identity, self.transport(), trainer, **options)  # type: ignore[arg-type]
@@ -96,7 +106,7 @@ class Rig:
         self._tasks[name] = asyncio.create_task(device.run())
         return device
 
-    def start_devices(self, trainers: Sequence[ShiftTrainer]) -> None:
+    def start_devices(self, trainers: Sequence[Trainer]) -> None:
         """Start ``device-0``, ``device-1`` and so on."""
         for number, trainer in enumerate(trainers):
             self.start_device(f"device-{number}", trainer)

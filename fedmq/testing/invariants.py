@@ -1,6 +1,7 @@
 """What must hold at every step of a simulated world, however bad the weather.
 
-Safety: an update is counted at most once, in the model of its own round, and what devices were told of it is true.
+Safety: an update is counted at most once, in the model of its own round (without synchronous rounds: of one that is not
+too far from it), and what devices were told of it is true.
 Progress: nobody waits for something that nobody will do. `fedmq.testing.world` adds what must hold in the end.
 """
 
@@ -14,15 +15,16 @@ from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.coordination import Born, Died
 from fedmq.protocol.coordinator import CENSUS_S, Coordinator
 from fedmq.protocol.coordinator import Phase as Round
-from fedmq.protocol.ledger import REMEMBERED_ROUNDS
+from fedmq.protocol.ledger import REMEMBERED_ROUNDS, Standing
 from fedmq.protocol.messages import TaskKind, Verdict
-from fedmq.protocol.participant import LONGEST_PAUSE_S
+from fedmq.protocol.participant import LONGEST_PAUSE_S, MOST_WAITING
 from fedmq.protocol.participant import Phase as Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fedmq.protocol import coordination as co
+    from fedmq.protocol.ledger import Key
     from fedmq.protocol.messages import Receipt, Report, Task
     from fedmq.testing.world import World
     from fedmq.testing.world_aggregator import AggregatorShell
@@ -56,12 +58,13 @@ class Invariants:
         self.told = 0
         self._cohorts: dict[tuple[bytes, int], frozenset[str]] = {}
         self._counted: dict[bytes, int] = {}
-        self._accepted: dict[bytes, SimulatedUpdate | None] = {}
+        self._accepted_in: dict[bytes, tuple[bytes, int]] = {}
         self._accepted_of: dict[tuple[bytes, int], set[bytes]] = {}
         self._refused: dict[bytes, Verdict] = {}
         self._abandoned: set[tuple[bytes, int]] = set()
         self._stepped: dict[tuple[bytes, int], frozenset[bytes]] = {}
         self._newest: dict[bytes, tuple[int, int]] = {}
+        self._ended: dict[bytes, int] = {}
         self._versions: dict[bytes, int] = {}
         self._present: dict[str, int] = {}
         self._life: AggregatorShell | None = None
@@ -79,15 +82,30 @@ class Invariants:
         demand((task.round, task.model) >= newest, f"round {task.round} came after round {newest[0]}")
         demand(task.model >= newest[1], f"model {task.model} came after model {newest[1]}")
         self._newest[task.run] = (task.round, task.model)
+        self._check_oldest(task)
         names = self.world.devices
         self._cohorts[key] = frozenset(name for name in names if in_cohort(name, task.salt, task.fraction))
 
-    def absorbed(self, update: SimulatedUpdate, fold: Mapping[str, SimulatedUpdate]) -> None:
+    def _check_oldest(self, task: Task) -> None:
+        """Check that updates are taken of just the rounds that the policy says; a stop makes an end of all of them."""
+        first = max(task.round - self.world.setting.policy.window, self._ended.get(task.run, 0) + 1)
+        if task.kind is TaskKind.STOP:
+            first = task.round
+        taken = min(number for run, number in self.tasks if run == task.run and number >= first)
+        # A round that was numbered and never announced, for a crash in between, may be the oldest.
+        sound = first <= task.oldest <= taken
+        demand(sound, f"round {task.round} takes updates from {task.oldest} on, not from {taken}")
+
+    def ended(self, task: Task) -> None:
+        """Note that the disk knows of an end: no update of a round before it will be taken again."""
+        self._ended[task.run] = task.round
+
+    def absorbed(self, update: SimulatedUpdate, fold: Mapping[Key, SimulatedUpdate]) -> None:
         """Check an update on its way into the fold."""
-        demand(update.device not in fold, f"{update.device} is in the fold of round {update.round} twice")
+        demand(update.key not in fold, f"{update.device} is in the fold of round {update.round} twice")
 
     def stepped(
-        self, run: bytes, effect: co.Finish, fold: Mapping[str, SimulatedUpdate], accepted: int
+        self, run: bytes, effect: co.Finish, fold: Mapping[Key, SimulatedUpdate], accepted: int
     ) -> None:
         """Check a model at the moment in which it becomes durable."""
         task = self.tasks[run, effect.round]
@@ -100,7 +118,10 @@ class Invariants:
             (run, effect.round) not in self._abandoned,
             f"round {effect.round} was abandoned, and moved the model",
         )
-        demand(len(fold) >= self.world.setting.policy.quorum, f"model {effect.version} is below the quorum")
+        policy = self.world.setting.policy
+        most = policy.buffer or len(fold)
+        demand(len(fold) <= most, f"{len(fold)} updates are in a buffer of {most}")
+        demand(len(fold) >= policy.quorum, f"model {effect.version} is below the quorum")
         demand(len(fold) == accepted, f"{len(fold)} updates are in the fold, {accepted} in the account")
         for update in fold.values():
             self._check_counted(update, task, effect.version)
@@ -112,11 +133,16 @@ class Invariants:
     def _check_counted(self, update: SimulatedUpdate, task: Task, version: int) -> None:
         about = f"update {update.id.decode()} in model {version}"
         demand(update.id not in self._counted, f"{about} was counted before")
-        demand((update.run, update.round) == (task.run, task.round), f"{about} is of round {update.round}")
-        demand(update.base == (task.run, task.model), f"{about} started from {update.base}")
+        window = self.world.setting.policy.window
+        fresh = task.round - window <= update.round <= task.round
+        demand(update.run == task.run and fresh, f"{about} is of round {update.round}")
+        answered = self.tasks[update.run, update.round]
+        demand(update.base == (task.run, answered.model), f"{about} started from {update.base}")
+        demand(task.model - answered.model <= window, f"{about} is too stale")
         demand(not update.bad, f"{about} does not decode")
         demand(
-            update.device in self._cohorts[task.run, task.round], f"{about} is of a device outside the cohort"
+            update.device in self._cohorts[update.run, update.round],
+            f"{about} is of a device outside the cohort",
         )
         demand(update.id not in self._refused, f"{about} had been told {self._refused.get(update.id)!r}")
         self._counted[update.id] = version
@@ -138,28 +164,41 @@ class Invariants:
 
     # --- receipts -----------------------------------------------------------------------------------------------------
 
-    def receipt(self, machine: Coordinator, device: str, receipt: Receipt) -> None:
+    def receipt(self, shell: AggregatorShell, device: str, receipt: Receipt) -> None:
         """Check what a device is told."""
+        machine = shell.machine
         self.told += 1
-        update, key = receipt.update, (receipt.run, receipt.round)
+        update = receipt.update
         demand(update.startswith(device.encode()), f"{device} was sent the receipt of {update.decode()}")
         if receipt.verdict is Verdict.ACCEPTED:
-            demand(update not in self._refused, f"{update.decode()} was refused, now it is accepted")
-            model = self._stepped.get(key)
-            demand(
-                model is None or update in model, f"{update.decode()} was accepted after its model was made"
-            )
-            self._accepted_of.setdefault(key, set()).add(update)
+            self._check_accepted(receipt.run, shell.counting, update)
         elif receipt.run != machine.terms.run:
             return  # after its disk was lost, an aggregator knows nothing of earlier runs
         elif receipt.verdict.settled:
-            forgotten = receipt.round <= machine.progress.round - REMEMBERED_ROUNDS
-            excused = receipt.verdict is Verdict.LATE and (forgotten or key not in self._stepped)
-            counted = update in self._counted or update in self._accepted_of.get(key, ())
-            demand(
-                not counted or excused, f"{update.decode()} is counted, now it is told {receipt.verdict.name}"
-            )
+            self._check_refused(machine, receipt)
             self._refused[update] = receipt.verdict
+
+    def _check_accepted(self, run: bytes, round_: int, update: bytes) -> None:
+        demand(update not in self._refused, f"{update.decode()} was refused, now it is accepted")
+        if update in self._accepted_in:
+            return
+        key = (run, round_)
+        known = update in self._counted
+        demand(known or key not in self._stepped, f"{update.decode()} was accepted after its model was made")
+        self._accepted_in[update] = key
+        self._accepted_of.setdefault(key, set()).add(update)
+
+    def _check_refused(self, machine: Coordinator, receipt: Receipt) -> None:
+        update, policy = receipt.update, self.world.setting.policy
+        forgotten = receipt.round <= machine.progress.round - REMEMBERED_ROUNDS - policy.window
+        counted_in = self._accepted_in.get(update)
+        late = receipt.verdict is Verdict.LATE
+        excused = late and (forgotten or (counted_in is not None and counted_in not in self._stepped))
+        counted = update in self._counted or counted_in is not None
+        demand(not counted or excused, f"{update.decode()} is counted, now it is told {receipt.verdict.name}")
+        if late and policy.asynchronous and machine.phase is not Round.STOPPED:
+            first = max(machine.progress.round - policy.window, self._ended.get(receipt.run, 0))
+            demand(receipt.round <= first, f"{update.decode()} is late, and not too stale")
 
     # --- the aggregator's progress ------------------------------------------------------------------------------------
 
@@ -197,6 +236,8 @@ class Invariants:
             shell.wake is not None and shell.wake <= end,
             "the round is open, and nobody will look at the clock",
         )
+        if policy.asynchronous:
+            self._check_buffer(machine)
         if machine.ledger.accepted < policy.quorum:
             self.deadline = end + SLACK_S
             return
@@ -206,11 +247,21 @@ class Invariants:
             return
         cohort = self._cohort(task)
         ledger = machine.ledger
-        waited_for = any(device in cohort and not ledger.settled(device) for device in self._present)
+        waited_for = any(
+            device in cohort and not ledger.settled(device, task.round) for device in self._present
+        )
         demand(
             waited_for or bool(ledger.unsettled()),
             "a quorum is in, nobody is left to wait for, and the round is open",
         )
+
+    def _check_buffer(self, machine: Coordinator) -> None:
+        """Check that a full buffer moves the model, and that nothing waits beside one with room."""
+        buffer, ledger = self.world.setting.policy.buffer, machine.ledger
+        demand(ledger.accepted < buffer, f"{ledger.accepted} updates are in the buffer, and it is open")
+        ready = any(entry.standing is Standing.READY for entry in ledger.entries.values())
+        room = ledger.accepted + ledger.absorbing < buffer
+        demand(not (ready and room), "an update waits for its turn, and the buffer has room")
 
     def _cohort(self, task: Task) -> frozenset[str]:
         key = (task.run, task.round)
@@ -302,7 +353,9 @@ class Invariants:
         task, manifest = machine.task, machine.manifest
         if machine.phase is not Work.IDLE or task is None or manifest is None or task.kind is TaskKind.STOP:
             return False
+        if len(machine.outbox) >= MOST_WAITING:
+            return False
         if (manifest.run, manifest.version) != (task.run, task.model) or shell.name not in self._cohort(task):
             return False
-        answered = (task.run, task.round) in shell.answered
+        answered = any(run == task.run and round_ >= task.round for run, round_ in shell.answered)
         return not answered and shell.replica != (task.run, task.model)

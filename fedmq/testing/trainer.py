@@ -9,8 +9,9 @@ Subclass `TrainerConformance` in a test module, say how a trainer of yours is ma
             )
 
 The task is to tell three clouds of points apart: six numbers to an example, and one of three classes. The trainer's
-model must take these shapes, learn with plain SGD at a learning rate of 0.1, and draw something from the seed (the
-order of examples, at least). `make` must work in a new process too: it is called on a bare instance of the class.
+model must take these shapes, learn with SGD at a learning rate of 0.1, and draw something from the seed (the order of
+examples, at least); where that SGD has momentum, the class says so in `momentum`. `make` must work in a new process
+too: it is called on a bare instance of the class.
 """
 
 from __future__ import annotations
@@ -30,17 +31,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedmq.descent import Pull, gain
+from fedmq.device.interface import steered
 from fedmq.errors import ConfigError, MisuseError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fedmq.device.interface import Setting, Trained, Trainer
+    from fedmq.device.interface import Setting, SteeredTrainer, Trained, Trainer
     from fedmq.vectors import Vector
 
 INPUTS: Final = 6
 CLASSES: Final = 3
 EXAMPLES: Final = 50
+TINY_RATE: Final = 1e-6
+"""At this rate a step that a strong pull makes as long as any leaves the loss's own gradient no say."""
 HELD_OUT: Final = 40
 SETTINGS: Final[Mapping[str, Setting]] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.1}
 
@@ -76,6 +81,8 @@ def points(count: int, seed: int = 0) -> Points:
 class TrainerConformance(ABC):
     """The tests; see the module's docstring."""
 
+    momentum: float = 0.0
+
     @abstractmethod
     def make(self, train: Points, held_out: Points | None) -> Trainer:
         """Return a new trainer over these examples."""
@@ -88,6 +95,12 @@ class TrainerConformance(ABC):
     def trainer(self) -> Trainer:
         """The trainer under test; some tests make further ones."""
         return self.fresh()
+
+    @pytest.fixture
+    def steered(self, trainer: Trainer) -> SteeredTrainer:
+        """The same, for what algorithms need; a trainer whose `train` takes no `pull` skips that."""
+        found = steered(trainer)
+        return pytest.skip("train() takes no pull: no algorithm can steer it") if found is None else found
 
     # --- what it says of itself
 
@@ -237,6 +250,70 @@ class TrainerConformance(ABC):
         none, little, much = (_moved(trainer, first, proximal=mu) for mu in (0, 0.5, 5))
         assert np.array_equal(_train(trainer, first, proximal=0).vector, _train(trainer, first).vector)
         assert none > little > much > 0
+
+    # --- what algorithms ask for
+
+    def test_reach_is_rate_times_steps(self, trainer: Trainer) -> None:
+        """With momentum, each gradient counts as often as it enters the weights."""
+        for steps in (1, 2, 9):
+            trained = _train(trainer, trainer.initial(), max_steps=steps)
+            assert trained.reach == pytest.approx(0.1 * gain(steps, self.momentum), rel=1e-6)
+
+    def test_no_pull_is_a_pull_of_nothing(self, steered: SteeredTrainer) -> None:
+        """Without terms to the last bit; terms of zero may be added in another order of operations."""
+        first = steered.initial()
+        none = np.zeros(steered.layout.size, np.float32)
+        free = _train(steered, first).vector
+        assert np.array_equal(steered.train(first, SETTINGS, seed=3, pull=Pull()).vector, free)
+        assert steered.train(first, SETTINGS, seed=3, pull=Pull(none)).vector == pytest.approx(free, abs=1e-5)
+
+    @pytest.mark.parametrize(("linear", "strength"), [(1e5, 0.0), (1e5, 2e5), (3e4, 4e5)])
+    @pytest.mark.parametrize("steps", [1, 2, 6])
+    def test_pull_acts_as_its_formula_says(
+        self, steered: SteeredTrainer, linear: float, strength: float, steps: int
+    ) -> None:
+        """Gradients become ``gradient + linear + strength * (w - start)``, before momentum."""
+        first, mask = steered.initial(), steered.layout.trainable
+        terms = linear * np.random.Generator(np.random.Philox(5)).uniform(-1, 1, first.size)
+        pull = Pull(terms.astype(np.float32), strength)
+        settings = {**SETTINGS, "learning_rate": TINY_RATE, "max_steps": steps}
+        moved = steered.train(first, settings, seed=3, pull=pull).vector - first
+        way, move = np.zeros(first.size), np.zeros(first.size)
+        for _ in range(steps):
+            move = self.momentum * move - TINY_RATE * (terms + strength * way)
+            way += move
+        assert moved[mask] == pytest.approx(way[mask], abs=2e-4)
+        assert np.abs(way[mask]).max() > 0.005  # noqa: PLR2004  # else nothing was shown
+
+    def test_pull_leaves_statistics_alone(self, steered: SteeredTrainer) -> None:
+        """They have no gradient that a term could be added to."""
+        first = steered.initial()
+        terms = np.where(steered.layout.trainable, 0, 1e30).astype(np.float32)
+        pulled = steered.train(first, SETTINGS, seed=3, pull=Pull(terms)).vector
+        assert pulled == pytest.approx(_train(steered, first).vector, abs=1e-5)
+
+    def test_pull_and_the_proximal_setting_add_up(self, steered: SteeredTrainer) -> None:
+        """FedProx can be told either way, or half and half."""
+        first = steered.initial()
+        half = steered.train(first, {**SETTINGS, "proximal": 0.5}, seed=3, pull=Pull(strength=0.5)).vector
+        assert half == pytest.approx(_train(steered, first, proximal=1.0).vector, abs=1e-6)
+
+    def test_a_pull_does_not_stay_for_the_next_round(self, steered: SteeredTrainer) -> None:
+        """Nor is it changed."""
+        first = steered.initial()
+        terms = np.ones(first.size, np.float32)
+        terms.setflags(write=False)
+        before = _train(steered, first).vector
+        steered.train(first, SETTINGS, seed=3, pull=Pull(terms, 1.0))
+        assert np.array_equal(_train(steered, first).vector, before)
+
+    def test_pull_of_another_layout_is_refused(self, steered: SteeredTrainer) -> None:
+        """One number too many."""
+        terms = np.zeros(steered.layout.size + 1, np.float32)
+        with pytest.raises(MisuseError):
+            steered.train(steered.initial(), SETTINGS, seed=3, pull=Pull(terms))
+
+    # --- figures
 
     def test_evaluation_repeats_and_is_told_by_training(self, trainer: Trainer) -> None:
         """Training reports how the model it was given did, by the same names as `evaluate`."""

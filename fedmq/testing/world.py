@@ -7,6 +7,7 @@ calm, and what ought to happen in the end has to happen soon::
 
     python -m fedmq.testing.world --seed 7 --trace
     python -m fedmq.testing.world --seeds 1000
+    python -m fedmq.testing.world --seeds 1000 --async
 """
 
 from __future__ import annotations
@@ -86,11 +87,15 @@ class World:
         *,
         setting: Setting | None = None,
         parts: Parts | None = None,
+        asynchronous: bool = False,
         note: Callable[[str], None] | None = None,
     ) -> None:
-        """Make the world, in which nobody is connected yet; `note` is given one line for everything that happens."""
+        """Make the world, in which nobody is connected yet; `note` is given one line for everything that happens.
+
+        A setting that is drawn is `asynchronous` or not.
+        """
         self.seed, self.random = seed, Random(seed)
-        self.setting = setting or Setting.draw(self.random)
+        self.setting = setting or Setting.draw(self.random, asynchronous=asynchronous)
         self.parts = parts or Parts()
         self.faults = self.setting.faults
         self.now, self.steps = 0.0, 0
@@ -149,7 +154,8 @@ class World:
             self.calm()
             self.end()
         except Exception as error:
-            again = f"python -m fedmq.testing.world --seed {self.seed} --trace"
+            kind = " --async" if self.setting.policy.asynchronous else ""
+            again = f"python -m fedmq.testing.world --seed {self.seed}{kind} --trace"
             kind = "" if isinstance(error, Violation) else f"{type(error).__name__}: "
             raise Violation(
                 f"{kind}{error}\nat {self.now:.3f} s of world {self.seed}; to see it: {again}"
@@ -218,7 +224,10 @@ class World:
             report.seconds < policy.soft_deadline_s,
             f"round {report.round} took {report.seconds:.1f} s in calm weather",
         )
-        if policy.over_selection == 1:
+        if policy.asynchronous:
+            enough = report.accepted >= min(policy.buffer, report.expected)
+            demand(enough, f"buffer {report.round} closed with {report.accepted} in calm weather")
+        elif policy.over_selection == 1:
             whole = report.accepted == report.expected
             demand(
                 whole, f"{report.accepted} of {report.expected} answered round {report.round} in calm weather"
@@ -311,6 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="the first (or only) world")
     parser.add_argument("--seeds", type=int, default=1, help="how many worlds, one after the other")
+    parser.add_argument("--async", dest="asynchronous", action="store_true", help="without rounds")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     options = parser.parse_args(arguments)
     out = sys.stdout.write
@@ -318,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin, steps, models = time.perf_counter(), 0, 0
     for seed in range(options.seed, options.seed + options.seeds):
         try:
-            summary = World(seed, note=note).run()
+            summary = World(seed, asynchronous=options.asynchronous, note=note).run()
         except Violation as violation:
             out(f"{violation}\n")
             return 1

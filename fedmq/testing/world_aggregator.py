@@ -8,7 +8,7 @@ It does what `fedmq.aggregator` does, in the same order. What the coordinator as
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fedmq.errors import MisuseError
@@ -22,6 +22,7 @@ from fedmq.testing.world_broker import Piece, SimulatedUpdate, Status
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from fedmq.protocol.ledger import Key
     from fedmq.protocol.messages import Receipt, Report, Task
     from fedmq.protocol.policy import StopWhen
     from fedmq.testing.world import World
@@ -35,22 +36,28 @@ STEP_S = 3.0
 
 @dataclass(slots=True)
 class SimulatedJournal:
-    """What the disk has of one round: its task, and of each device the update that was kept last, piece by piece."""
+    """What the disk has of one round: its task, and of each device the updates that were kept last, piece by piece.
+
+    There is one of each device for each round that it answers.
+    """
 
     task: Task
-    kept: dict[str, tuple[SimulatedUpdate, set[int]]] = field(default_factory=dict)
+    kept: dict[Key, tuple[SimulatedUpdate, set[int]]] = field(default_factory=dict)
+    whole_in_turn: list[Key] = field(default_factory=list)
 
     def write(self, piece: Piece) -> None:
         """Keep a piece, durable on return."""
         update = piece.update
-        known = self.kept.get(update.device)
+        known = self.kept.get(update.key)
         if known is None or known[0].id != update.id:
-            known = self.kept[update.device] = (update, set())
+            known = self.kept[update.key] = (update, set())
         known[1].add(piece.index)
+        if self.whole(update) and update.key not in self.whole_in_turn:
+            self.whole_in_turn.append(update.key)
 
     def whole(self, update: SimulatedUpdate) -> bool:
         """Say whether all of the update is here."""
-        known = self.kept.get(update.device)
+        known = self.kept.get(update.key)
         return known is not None and known[0].id == update.id and len(known[1]) == update.chunks
 
 
@@ -77,13 +84,14 @@ class AggregatorShell:
             terms, world.setting.policy, stop_when, progress=disk.progress, ledger=Ledger(disk.verdicts)
         )
         self.started = 0.0
+        self.counting = 0
         self.resumed = False
         self.wake: float | None = None
-        self.fold: dict[str, SimulatedUpdate] | None = None
+        self.fold: dict[Key, SimulatedUpdate] | None = None
         self.absorbing = 0
         self.discarding = False
         self.deeds: deque[Generator[float, None, None]] = deque()
-        self._waiting: list[Piece] = []
+        self._waiting: list[tuple[int, Piece]] = []
         self._board: list[Task] = []
         self._alarm = 0
 
@@ -113,7 +121,8 @@ class AggregatorShell:
             for update, indices in list(journal.kept.values()):
                 for index in sorted(indices):
                     self.tell(self._offer(Piece(update, index)))
-                self._check_whole(update)
+            for key in list(journal.whole_in_turn):
+                self._check_whole(journal.kept[key][0])
 
     def take(self, message: Upward) -> None:
         """Take a message from the broker."""
@@ -131,7 +140,7 @@ class AggregatorShell:
     # --- the journal --------------------------------------------------------------------------------------------------
 
     def _keep(self, piece: Piece) -> None:
-        self._waiting.append(piece)
+        self._waiting.append((self.machine.progress.round, piece))
         if len(self._waiting) == 1:
             full = self.world.chance(self.world.faults.disk_full)
             self.after(20.0 if full else DISK_S, self._commit)
@@ -139,8 +148,8 @@ class AggregatorShell:
     def _commit(self) -> None:
         group, self._waiting = self._waiting, []
         journal = self.disk.journal
-        for piece in group:
-            if journal is None or journal.task.round != piece.update.round:
+        for round_, piece in group:
+            if journal is None or self.machine.task != journal.task or journal.task.round != round_:
                 continue  # the round closed while the piece waited
             before = journal.whole(piece.update)
             journal.write(piece)
@@ -152,12 +161,8 @@ class AggregatorShell:
             self.tell(co.Completed(update.device, update.round, update.id, update.model, update.layout))
 
     def _absorb(self, effect: co.Absorb) -> None:
-        journal = self.disk.journal
-        if (
-            journal is None
-            or effect.device not in journal.kept
-            or not journal.whole(journal.kept[effect.device][0])
-        ):
+        journal, key = self.disk.journal, (effect.device, effect.round)
+        if journal is None or key not in journal.kept or not journal.whole(journal.kept[key][0]):
             raise MisuseError(f"{effect} of an update that is not whole in the journal")
         demand(
             self.machine.phase is Phase.OPEN,
@@ -169,7 +174,7 @@ class AggregatorShell:
             self.world.random.random() ** 4 * ABSORB_S,
             self._absorb_now,
             journal,
-            journal.kept[effect.device][0],
+            journal.kept[key][0],
         )
 
     def _absorb_now(self, journal: SimulatedJournal, update: SimulatedUpdate) -> None:
@@ -180,13 +185,14 @@ class AggregatorShell:
             self.tell(co.Spoiled(update.device, update.round, update.id, "it does not decode"))
         else:
             self.world.invariants.absorbed(update, self.fold)
-            self.fold[update.device] = update
+            self.fold[update.key] = update
             self.tell(co.Absorbed(update.device, update.round, update.id, Facts(1, 1, {"accuracy": 0.5})))
 
     # --- the machine --------------------------------------------------------------------------------------------------
 
     def tell(self, event: co.CoordinatorEvent) -> list[co.CoordinatorEffect]:
         """Give the machine an event, carry out what it asks for, and check that all is well."""
+        self.counting = self.machine.progress.round  # the event may open the next
         effects = self.machine.handle(event, self.world.now)
         self.world.note("aggregator", event, effects)
         for effect in effects:
@@ -213,7 +219,7 @@ class AggregatorShell:
         if self.discarding:
             self._do(self._reply_later(device, receipt))
             return
-        self.world.invariants.receipt(self.machine, device, receipt)
+        self.world.invariants.receipt(self, device, receipt)
         self.world.broker.receipt(device, receipt)
 
     def _ring(self, alarm: int) -> None:
@@ -274,8 +280,7 @@ class AggregatorShell:
             self.tell(co.StepFailed(effect.round, "it is not finite"))
             return
         fold, self.fold = self.fold or {}, None
-        progress = self.machine.progress
-        self.disk.progress = replace(progress, version=effect.version, steps=progress.steps + 1, abandoned=0)
+        self.disk.progress = self.machine.progress.stepped(effect.version)
         self.disk.verdicts = self.machine.ledger.snapshot(effect.round)
         self.world.invariants.stepped(self.disk.run, effect, fold, self.machine.ledger.accepted)
         yield self.world.random.random()
@@ -301,6 +306,7 @@ class AggregatorShell:
 
     def _end(self, task: Task) -> Generator[float, None, None]:
         self._save()
+        self.world.invariants.ended(task)
         yield DISK_S
         self.world.invariants.announced(task, begin=True)
         self._put(task)

@@ -38,6 +38,11 @@ class SimulatedUpdate:
     bad: bool
     chunks: int
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """Who made it, for which round."""
+        return self.device, self.round
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

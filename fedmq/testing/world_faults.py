@@ -99,7 +99,7 @@ class Setting:
     faults: Faults = CALM
 
     @classmethod
-    def draw(cls, random: Random) -> Setting:
+    def draw(cls, random: Random, *, asynchronous: bool = False) -> Setting:
         """Draw a small world with a storm in it."""
         devices = random.randint(2, 5)
         min_devices = random.randint(1, devices)
@@ -110,13 +110,16 @@ class Setting:
         quorum = random.randint(1, min_devices)
         # Where a cohort is drawn, it must be able to make the quorum more often than not.
         fraction = random.choice((1.0, 0.6)) if quorum <= devices // 2 else 1.0
+        buffer = random.randint(quorum, devices + 1) if asynchronous else 0
         policy = Policy(
             fraction=fraction,
-            over_selection=random.choice((1.0, 1.0, 1.3)),
+            over_selection=1.0 if asynchronous else random.choice((1.0, 1.0, 1.3)),
             min_devices=min_devices,
             quorum=quorum,
             soft_deadline_s=soft,
             hard_deadline_s=soft * random.choice((1.0, 1.5)),
+            buffer=buffer,
+            max_staleness=random.choice((0, 1, 3, 8)) if asynchronous else 0,
         )
         return cls(
             devices=devices,

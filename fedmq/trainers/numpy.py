@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedmq.descent import gain
 from fedmq.device.interface import Trained
 from fedmq.errors import ConfigError
 from fedmq.trainers.batches import Schedule
@@ -29,6 +30,7 @@ from fedmq.vectors import Layout, Variable, Vector
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from fedmq.descent import Pull
     from fedmq.device.interface import Setting
 
 Matrix: TypeAlias = NDArray[np.float32]
@@ -121,16 +123,22 @@ class NumpyTrainer:
         """Return the first weights, the same at every call."""
         return self._model.initial(self._seed)
 
-    def train(self, model: Vector, settings: Mapping[str, Setting], *, seed: int) -> Trained:
+    def train(
+        self, model: Vector, settings: Mapping[str, Setting], *, seed: int, pull: Pull | None = None
+    ) -> Trained:
         """Train from `model`; see `fedmq.device.interface.Trainer` and, for `settings`, `Settings`."""
         chosen = Settings.parse(settings)
         schedule = Schedule(len(self._x), chosen)
         metrics = dict(self.evaluate(model))
         with np.errstate(all="ignore"):  # a training that diverges is reported as it is
             descent = _Descent(self._layout, model, min(chosen.batch_size, schedule.rows), self._momentum)
+            descent.pull(chosen.pulled(pull))
             trained = self._epochs(descent, schedule, seed)
         metrics |= {f"train_{name}": value for name, value in trained.items()}
-        return Trained(descent.vector, schedule.rows, schedule.steps, finite(metrics))
+        reach = (
+            self._chosen_rate(chosen) * gain(schedule.steps, self._momentum) if self._momentum < 1 else None
+        )
+        return Trained(descent.vector, schedule.rows, schedule.steps, finite(metrics), reach)
 
     def evaluate(self, model: Vector) -> Mapping[str, float]:
         """Return ``loss``, ``accuracy`` and ``held_out`` of `model`; nothing where no examples are held out."""
@@ -145,10 +153,12 @@ class NumpyTrainer:
                 sums += descent.look(x[rows], y[rows])
         return finite({**_means(sums, len(x)), "held_out": float(len(x))})
 
+    def _chosen_rate(self, settings: Settings) -> float:
+        return self._rate if settings.learning_rate is None else settings.learning_rate
+
     def _epochs(self, descent: _Descent, schedule: Schedule, seed: int) -> dict[str, float]:
         """Run all steps; return the figures of the last epoch, as Keras reports them."""
-        settings = schedule.settings
-        rate = np.float32(self._rate if settings.learning_rate is None else settings.learning_rate)
+        rate = np.float32(self._chosen_rate(schedule.settings))
         edges = schedule.cuts.tolist()
         sums, seen = np.zeros(2), 0
         for order, limit in schedule.epochs(seed):
@@ -156,7 +166,7 @@ class NumpyTrainer:
             for start, stop in itertools.pairwise(edges[: limit + 1]):
                 rows = order[start:stop]
                 sums += descent.look(self._x[rows], self._y[rows])
-                descent.step(rate, np.float32(settings.proximal))
+                descent.step(rate)
         return _means(sums, seen)
 
 
@@ -164,8 +174,11 @@ class _Descent:
     """Weights on their way down, and the memory that a step needs, taken once."""
 
     def __init__(self, layout: Layout, model: Vector, rows: int, momentum: float = 0.0) -> None:
+        self._layout = layout
         self.vector = model.astype(np.float32)  # always a copy
         self._base = model
+        self._linear: Vector | None = None
+        self._strength = np.float32(0)
         self._momentum = np.float32(momentum)
         self._slope = np.empty_like(self.vector)
         self._move = np.zeros_like(self.vector) if momentum else self._slope
@@ -173,6 +186,13 @@ class _Descent:
         self._kernel_slopes, self._bias_slopes = _alternate(layout.unpack(self._slope))
         self._outputs = [np.empty((rows, bias.size), np.float32) for bias in self._biases]
         self._errors = [np.empty_like(output) for output in self._outputs]
+
+    def pull(self, pull: Pull) -> None:
+        """Add these terms to the objective. Raises MisuseError where they are not of the layout."""
+        self._strength = np.float32(pull.strength)
+        if pull.linear is not None:
+            self._layout.unpack(pull.linear)
+            self._linear = pull.linear
 
     def look(self, x: Matrix, y: Labels) -> tuple[float, int]:
         """Carry a batch forward; return the sum of its losses and the number of right answers."""
@@ -185,11 +205,13 @@ class _Descent:
             layers[i + 1] += bias
         return _judge(layers[-1], y)
 
-    def step(self, rate: np.float32, proximal: np.float32) -> None:
+    def step(self, rate: np.float32) -> None:
         """Carry the errors of the last batch looked at back through the layers, and move the weights."""
         self._differentiate()
-        if proximal:
-            self._slope += proximal * (self.vector - self._base)
+        if self._linear is not None:
+            self._slope += self._linear
+        if self._strength:
+            self._slope += self._strength * (self.vector - self._base)
         self._slope *= -rate
         if self._momentum:
             self._move *= self._momentum

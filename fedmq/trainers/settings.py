@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fedmq.descent import Pull
 from fedmq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Settings:
         refuse_unknown("training setting", given, _CHECKS)
         values = {name: _CHECKS[name](name, value) for name, value in given.items()}
         return cls(**values)  # type: ignore[arg-type]  # each value has passed its field's check
+
+    def pulled(self, pull: Pull | None) -> Pull:
+        """Return an algorithm's `pull` and `proximal` together: their strengths add up."""
+        given = pull or Pull()
+        return Pull(given.linear, given.strength + self.proximal)
 
 
 def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> None:

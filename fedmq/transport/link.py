@@ -60,7 +60,11 @@ Wanted: TypeAlias = "list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]"
 _CLOSE_S: Final = 3.0
 """Seconds that an orderly disconnect may take before the socket is simply closed."""
 
-INBOX_BYTES: Final = 8 * 2**20
+_GLANCE_S: Final = 0.05
+"""Seconds after which a full inbox is read on all the same where an answer is awaited: it may be next in line, and
+whoever is to empty the inbox may be waiting for it."""
+
+INBOX_BYTES: Final = 4 * 2**20
 """Payload bytes that may wait in the inbox before the socket is left unread, so that the broker has to hold the rest:
 mosquitto 2.0.11 keeps to nobody's receive maximum after the first acknowledgement."""
 
@@ -91,6 +95,7 @@ class Link:
         self.inbox: list[tuple[int, Message]] = []
         self._inbox_bytes = 0
         self._paused = False
+        self._glancing: asyncio.TimerHandle | None = None
         self.broken: str | None = None
         self.granted = Granted(session_present=False, properties=None)
         self._address = address
@@ -190,6 +195,8 @@ class Link:
         self.broken = why
         self._ended.set_result(None)
         self._outbox.clear()
+        if self._glancing is not None:
+            self._glancing.cancel()
         self._pending.give_up()
         self._wake()
 
@@ -208,8 +215,9 @@ class Link:
             raise self.lost()
         identifier = self._next_identifier()
         self._send(*packet.parts(identifier))
-        self._resume()
-        return self._pending.add(identifier, MessageType.PUBACK, what, size=packet.size, landed=landed)
+        answer = self._pending.add(identifier, MessageType.PUBACK, what, size=packet.size, landed=landed)
+        self._glance()
+        return answer
 
     def subscribe(self, wanted: Wanted) -> asyncio.Future[Codes]:
         """Ask for a subscription, and return a future for the broker's answer. Raises ConnectionLost."""
@@ -253,6 +261,18 @@ class Link:
             # paho only ever slices, counts and sends it. At QoS 1 it leaves the rest to whoever queued it.
             self._paho._packet_queue(MessageType.PUBLISH, cast("bytes", piece), 0, 1)  # noqa: SLF001
 
+    def _on_more_to_write(self, *_: FromPaho) -> None:
+        self._loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        """Send what paho has queued, and what the socket does not take as soon as it will."""
+        try:
+            self._paho.loop_write()
+        except Exception as error:  # noqa: BLE001 - as aiomqtt: whatever it is, the link is of no use any more
+            self.abandon(f"the connection was cut ({error})")
+        if self._socket is not None and self._paho.want_write():
+            self._loop.add_writer(self._socket.fileno(), self._write)
+
     def drain(self) -> list[tuple[int, Message]]:
         """Return what is in the inbox, and read on if it was full."""
         batch, self.inbox, self._inbox_bytes = self.inbox, [], 0
@@ -261,6 +281,9 @@ class Link:
 
     def _resume(self) -> None:
         """Read on where reading was paused: there is room again, or an answer to wait for."""
+        if self._glancing is not None:
+            self._glancing.cancel()
+            self._glancing = None
         if self._paused and self._socket is not None and self.broken is None:
             self._paused = False
             self._loop.add_reader(self._socket.fileno(), self._read_on)
@@ -272,15 +295,15 @@ class Link:
             self._paho.loop_read()
 
     def _pause(self) -> None:
-        """Leave the socket unread while the inbox is full; not while an answer is awaited that may be next in line."""
-        if (
-            self._inbox_bytes > INBOX_BYTES
-            and not self._paused
-            and not self._pending
-            and self._socket is not None
-        ):
+        """Leave the socket unread while the inbox is full; not for long while an answer is awaited."""
+        if self._inbox_bytes > INBOX_BYTES and not self._paused and self._socket is not None:
             self._paused = True
             self._loop.remove_reader(self._socket.fileno())
+            self._glance()
+
+    def _glance(self) -> None:
+        if self._paused and self._pending and self._glancing is None:
+            self._glancing = self._loop.call_later(_GLANCE_S, self._resume)
 
     async def arrival(self) -> None:
         """Wait until there is something in `inbox`, or the link breaks."""
@@ -314,6 +337,9 @@ class Link:
             self._refusal = BrokerRefused(sentence, code=reason.value)
             self._break("the broker refused it")
         else:
+            # aiomqtt's own goes through another thread's door and the selector for each packet; from here on only the
+            # event loop sends.
+            self._paho.on_socket_register_write = self._on_more_to_write
             self._their_connect(*answer)
 
     def _on_disconnect(self, *farewell: FromPaho) -> None:

@@ -7,7 +7,7 @@ the type of message. They are written in one way only, and a message that begins
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgpack
 
@@ -70,7 +70,7 @@ def decode(data: bytes, kind: type[MessageT]) -> MessageT:
     between fields, or bytes left over.
     """
     struct, wanted, most = _FORMS[kind]
-    if not data.startswith(wanted) or len(data) > most:
+    if data[: len(wanted)] != wanted or len(data) > most:
         raise MessageError(_first_fault(data, kind))
     try:
         message, end = struct.read_fields(data, len(wanted))
@@ -82,6 +82,29 @@ def decode(data: bytes, kind: type[MessageT]) -> MessageT:
         raise MessageError(f"{kind.__name__}: {len(data) - end} bytes are left over")
     read: MessageT = message
     return read
+
+
+def skim(data: bytes, kind: type[MessageT]) -> MessageT:
+    """Do as `decode`, but leave long fields where they are: as views into `data`, good for looking and joining."""
+    return decode(cast("bytes", memoryview(data)), kind)
+
+
+def front(data: bytes, kind: type[Message], count: int) -> list[Any] | None:
+    """Return the first `count` fields of a message whose beginning `data` holds; None where they are not all there.
+
+    Nothing is said about the rest: `decode` has the last word on it.
+    """
+    struct, wanted, _ = _FORMS[kind]
+    if data[: len(wanted)] != wanted:
+        return None
+    values, at = [], len(wanted)
+    try:
+        for _, field in struct.fields[:count]:
+            value, at = field.read(data, at)
+            values.append(value)
+    except (MessageError, *tokens.ENDED):
+        return None
+    return values
 
 
 def _first_fault(data: bytes, kind: type) -> str:
@@ -98,6 +121,6 @@ def _first_fault(data: bytes, kind: type) -> str:
     found = MESSAGES[number].make
     if found is not kind:
         return f"a {found.__name__} instead of a {kind.__name__}"
-    if not data.startswith(head(number)):
+    if data[: len(head(number))] != head(number):
         return f"{kind.__name__}: a head of {data[:at].hex()} instead of {head(number)[:-2].hex()}"
     return f"{kind.__name__}: {len(data)} bytes; it has {longest(number)} at most"

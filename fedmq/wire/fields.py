@@ -137,7 +137,7 @@ class Text:
         if end - start > self.most:
             raise MessageError(f"text of {end - start} bytes instead of {self.wanted}")
         try:
-            text = data[start:end].decode()
+            text = str(data[start:end], "utf-8")
         except UnicodeDecodeError:
             raise MessageError("text that is not UTF-8") from None
         if not text.isprintable() and _CONTROL.search(text):
@@ -187,7 +187,11 @@ class Bytes:
         size = end - start
         if not self.least <= size <= self.most and (size or not self.blank):
             raise MessageError(f"{size} bytes instead of {self.wanted}")
-        return data[start:end], end
+        return self.cut(data, start, end), end
+
+    def cut(self, data: bytes, start: int, end: int) -> bytes:
+        """Return this part of `data` as bytes, whatever `data` is."""
+        return bytes(data[start:end])
 
     def write(self, value: bytes) -> bytes:
         """Return them."""
@@ -207,6 +211,15 @@ class Bytes:
         """Say so."""
         sizes = f"{self.least}" if self.least == self.most else f"{self.least} to {figure(self.most)}"
         return f"bin, {'0 or ' if self.blank else ''}{sizes}"
+
+
+@dataclass(frozen=True, slots=True)
+class Body(Bytes):
+    """Bytes that may be many: a view where the message is one (see `fedmq.wire.envelope.skim`)."""
+
+    def cut(self, data: bytes, start: int, end: int) -> bytes:
+        """Return this part of `data`, uncopied where `data` is a view."""
+        return data[start:end]
 
 
 @dataclass(frozen=True, slots=True)

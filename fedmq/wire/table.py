@@ -25,7 +25,7 @@ from fedmq.protocol.messages import (
 )
 from fedmq.wire import limits
 from fedmq.wire.containers import Row, Struct, Table
-from fedmq.wire.fields import Bool, Bytes, Choice, Int, Prose, Real, SettingValue, Text
+from fedmq.wire.fields import Body, Bool, Bytes, Choice, Int, Prose, Real, SettingValue, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,7 +143,7 @@ MESSAGES: Final[Mapping[int, Struct]] = {
             ("model", _NUMBER),
             ("layout", _ID),
             ("facts", FACTS),
-            ("sections", Table(_NAME, Bytes(0, limits.BODY_BYTES), limits.SECTIONS)),
+            ("sections", Table(_NAME, Body(0, limits.BODY_BYTES), limits.SECTIONS)),
         ),
     ),
     4: Struct(
@@ -155,7 +155,7 @@ MESSAGES: Final[Mapping[int, Struct]] = {
             ("count", Int(1, limits.CHUNKS)),
             ("total", Int(1, limits.BODY_BYTES)),
             ("digest", _SHA),
-            ("data", Bytes(1, limits.PACKET_BYTES)),
+            ("data", Body(1, limits.PACKET_BYTES)),
         ),
         _chunk_flaw,
     ),

@@ -62,6 +62,9 @@ down = "float16"
 [training]
 epochs = 1
 learning_rate = 0.1
+
+[store]
+keep_updates = true
 """
 
 DEVICE = """
@@ -166,6 +169,9 @@ async def test_killed_processes_go_on_where_they_were(terminals: Terminals, tmp_
             terminals.start(name, *again)
         terminals.until("aggregator", "ended: 8 rounds are done")
         terminals.ended(["aggregator", "device-1", "device-2", "device-3"])
+    replayed = terminals.start("replay", "replay", "state", "--rule", "average")
+    assert replayed.wait(60) == 0, terminals.log("replay")
+    assert "each of the run's 8 models again, bit for bit" in terminals.log("replay")
 
 
 async def test_sigterm_stops_in_good_order(terminals: Terminals, tmp_path: Path) -> None:

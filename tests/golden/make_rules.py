@@ -1,81 +1,111 @@
-"""Write rules.json: what Flower's FedAvg, FedAvgM and FedAdam make of a few rounds, for our rules to be held against.
+"""Write rules.npz: what Flower's strategies make of a thousand small federations, for our rules to be held against.
 
-Run it with a Python that has ``flwr==1.42.0``; the tests read the file and need no Flower. Nothing here is ours but the
-inputs: three devices, four rounds, six numbers, drawn from a seed.
+Run it from the repository's root with a Python that has ``flwr==1.42.0``, as ``python -m tests.golden.make_rules``; the
+tests read the file and need no Flower. Nothing here is ours but the inputs, which rule_cases.py makes from a seed.
 
-Flower corrects FedAdam's bias and starts from ``v = 0``, where Reddi et al. 2021, algorithm 2, corrects nothing and
-starts from ``v >= tau^2``. So that the rest of the arithmetic can be compared, this sets `v_t` to ``tau^2`` first, and
-divides `eta` by Flower's correction each round.
+Where Flower differs from Reddi et al. 2021, algorithm 2, which we follow: its second moments start from 0 and not from
+at least ``tau^2``, and FedAdam corrects the bias of its first rounds. So that the rest of the arithmetic can be
+compared, this sets `v_t` to ``tau^2`` first, and divides FedAdam's `eta` by the correction of each round.
 """
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict  # type: ignore[import-not-found]
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM  # type: ignore[import-not-found]
-from numpy.typing import NDArray
+from flwr.serverapp.strategy import (  # type: ignore[import-not-found]
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedYogi,
+    QFedAvg,
+)
+from flwr.serverapp.strategy.fedopt import FedOpt  # type: ignore[import-not-found]
 
-Numbers = NDArray[np.float64]
-
-ROUNDS, DEVICES, SIZE = 4, 3, 6
-RATE, BETA = 0.5, 0.9
-ADAM = {"eta": 0.05, "beta_1": 0.9, "beta_2": 0.99, "tau": 1e-3}
+from tests.golden.rule_cases import SIZE, Case, cases
 
 
-def arrays(vector: Numbers) -> ArrayRecord:
-    return ArrayRecord({"w": Array(np.asarray(vector, np.float64))})
+def average(_: dict[str, float]) -> FedAvg:
+    return FedAvg()
 
 
-def reply(model: Numbers, delta: Numbers, examples: int) -> SimpleNamespace:
-    content = RecordDict(
-        {"arrays": arrays(model + delta), "metrics": MetricRecord({"num-examples": examples})}
-    )
+def fedavgm(s: dict[str, float]) -> FedAvg:
+    return FedAvgM(server_learning_rate=s["rate"], server_momentum=s["beta"])
+
+
+def fedadam(s: dict[str, float]) -> FedAvg:
+    return FedAdam(eta=s["rate"], beta_1=s["beta"], beta_2=s["beta2"], tau=s["tau"])
+
+
+def fedyogi(s: dict[str, float]) -> FedAvg:
+    return FedYogi(eta=s["rate"], beta_1=s["beta"], beta_2=s["beta2"], tau=s["tau"])
+
+
+def fedadagrad(s: dict[str, float]) -> FedAvg:
+    return FedAdagrad(eta=s["rate"], tau=s["tau"])
+
+
+def qfedavg(s: dict[str, float]) -> FedAvg:
+    return QFedAvg(client_learning_rate=s["learning_rate"], q=s["q"])
+
+
+STRATEGIES: dict[str, Callable[[dict[str, float]], FedAvg]] = {
+    "average": average,
+    "fedavg": average,
+    "fedavgm": fedavgm,
+    "fedadam": fedadam,
+    "fedyogi": fedyogi,
+    "fedadagrad": fedadagrad,
+    "qfedavg": qfedavg,
+}
+
+
+def arrays(vector: Any) -> ArrayRecord:  # noqa: ANN401 - Flower is untyped here
+    return ArrayRecord({"w": Array(np.array(vector, np.float64))})
+
+
+def reply(vector: Any, examples: int, loss: float) -> SimpleNamespace:  # noqa: ANN401
+    metrics = MetricRecord({"num-examples": examples, "train_loss": loss})
+    content = RecordDict({"arrays": arrays(vector), "metrics": metrics})
     return SimpleNamespace(content=content, has_error=lambda: False)
 
 
-def uncorrected(strategy: FedAdam, number: int) -> None:
-    """Undo Flower's bias correction, which in round 1 is that of Adam's second step."""
-    power = number + 1
-    strategy.eta = ADAM["eta"] * (1 - ADAM["beta_1"] ** power) / math.sqrt(1 - ADAM["beta_2"] ** power)
+def as_reddi(strategy: FedOpt, number: int, settings: dict[str, float]) -> None:
+    """Start the second moments from ``tau^2``, and undo FedAdam's correction, in round 1 that of Adam's second step."""
+    if number == 1:
+        strategy.v_t = {"w": np.full(SIZE, settings["tau"] ** 2)}
+    if isinstance(strategy, FedAdam):
+        power = number + 1
+        correction = math.sqrt(1 - settings["beta2"] ** power) / (1 - settings["beta"] ** power)
+        strategy.eta = settings["rate"] / correction
 
 
-def models(strategy: FedAvg, start: Numbers, deltas: Numbers, examples: list[int]) -> list[list[float]]:
-    model, path = start, list[list[float]]()
-    for number, devices in enumerate(deltas, start=1):
-        strategy.current_arrays = {"w": model} if isinstance(strategy, FedAdam) else arrays(model)
-        if isinstance(strategy, FedAdam):
-            uncorrected(strategy, number)
-        replies = [reply(model, delta, count) for delta, count in zip(devices, examples, strict=True)]
+def last_model(name: str, case: Case) -> Any:  # noqa: ANN401
+    strategy, model = STRATEGIES[name](case.settings), case.start
+    examples = [1] * len(case.examples) if name == "average" else case.examples
+    for number, deltas in enumerate(case.deltas, start=1):
+        adaptive = isinstance(strategy, FedOpt)
+        strategy.current_arrays = {"w": model} if adaptive else arrays(model)
+        if adaptive:
+            as_reddi(strategy, number, case.settings)
+        replies = [
+            reply(model + d, n, loss) for d, n, loss in zip(deltas, examples, case.losses, strict=True)
+        ]
         model = strategy.aggregate_train(number, replies)[0]["w"].numpy()
-        path.append(model.tolist())
-    return path
+    return model
 
 
 def main() -> None:
-    rng = np.random.default_rng(20_240_607)
-    start = rng.standard_normal(SIZE).astype(np.float32).astype(np.float64)
-    deltas = (0.1 * rng.standard_normal((ROUNDS, DEVICES, SIZE))).astype(np.float32).astype(np.float64)
-    examples = [10, 250, 33]
-    adam = FedAdam(**ADAM)
-    adam.v_t = {"w": np.full(SIZE, ADAM["tau"] ** 2)}
-    golden = {
-        "made_with": f"flwr {version('flwr')}, numpy {np.__version__}",
-        "start": start.tolist(),
-        "deltas": deltas.tolist(),
-        "examples": examples,
-        "settings": {"rate": RATE, "beta": BETA, "adam": ADAM},
-        "average": models(FedAvg(), start, deltas, [1] * DEVICES),
-        "fedavg": models(FedAvg(), start, deltas, examples),
-        "fedavgm": models(FedAvgM(server_learning_rate=RATE, server_momentum=BETA), start, deltas, examples),
-        "fedadam": models(adam, start, deltas, examples),
-    }
-    Path(__file__).with_name("rules.json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
+    golden = {name: np.array([last_model(name, case) for case in cases()], np.float32) for name in STRATEGIES}
+    golden["made_with"] = np.array(f"flwr {version('flwr')}, numpy {np.__version__}")
+    np.savez_compressed(Path(__file__).with_name("rules.npz"), allow_pickle=False, **golden)
 
 
 if __name__ == "__main__":

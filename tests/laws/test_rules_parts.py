@@ -24,6 +24,7 @@ TABLES: dict[str, Mapping[str, type[Any]]] = {
 ROWS = [(kind, cls) for table in TABLES.values() for kind, cls in table.items()]
 LAYOUT = Layout((Variable("kernel", (4,)), Variable("variance", (3,), kind="statistic")))
 PLAIN = (bool, int, float, str, type(None))
+METRICS = ("accuracy", "loss", "variance")
 
 every_part = pytest.mark.parametrize(("kind", "cls"), ROWS, ids=[kind for kind, _ in ROWS])
 every_guard = pytest.mark.parametrize("guard", [cls() for cls in GUARDS.values()], ids=str)
@@ -120,7 +121,10 @@ def samples() -> list[Vector]:
 @pytest.mark.parametrize("delta", samples(), ids=lambda delta: f"{np.abs(delta).max():.1g}")
 def test_a_guard_keeps_shape_and_never_writes(guard: Guard, delta: Vector) -> None:
     delta.flags.writeable = False
-    passed = guard.check(delta, Claim(examples=5), LAYOUT)
+    try:
+        passed = guard.check(delta, Claim(examples=5), LAYOUT)
+    except Refused:
+        return
     assert passed.shape == delta.shape
     assert passed.dtype == np.float32
     if passed is not delta:
@@ -130,7 +134,7 @@ def test_a_guard_keeps_shape_and_never_writes(guard: Guard, delta: Vector) -> No
 
 @every_weigher
 def test_lanes_are_shares_of_one_and_each_gets_a_weight(weigher: Weigher) -> None:
-    weights = weigher.weigh(Claim(examples=5, metrics={"accuracy": 0.5}))
+    weights = weigher.weigh(Claim(examples=5, metrics=dict.fromkeys(METRICS, 0.5)))
     assert len(weights) == len(weigher.lanes)
     assert sum(weigher.lanes) == pytest.approx(1.0)
     assert all(weight > 0 for weight in weights)
@@ -138,9 +142,9 @@ def test_lanes_are_shares_of_one_and_each_gets_a_weight(weigher: Weigher) -> Non
 
 @every_weigher
 def test_a_weight_hangs_on_the_claim_alone(weigher: Weigher) -> None:
-    claim = Claim(examples=5, metrics={"accuracy": 0.5})
+    claim = Claim(examples=5, metrics=dict.fromkeys(METRICS, 0.5))
     first = weigher.weigh(claim)
-    weigher.weigh(Claim(examples=900, metrics={"accuracy": 0.9}))
+    weigher.weigh(Claim(examples=900, metrics=dict.fromkeys(METRICS, 0.9)))
     assert weigher.weigh(claim) == first
 
 
@@ -162,9 +166,8 @@ def test_a_zero_delta_moves_nothing_at_first(step: Step) -> None:
     np.testing.assert_array_equal(moved, model)
     assert moved.dtype == np.float32
     assert not np.shares_memory(moved, model)
-    for vector in memory.values():
-        assert vector.dtype == np.float32
-        assert vector.shape == model.shape
+    for array in memory.values():  # vectors, and single figures
+        assert (array.dtype, array.shape) in {(np.dtype("f4"), model.shape), (np.dtype("f8"), (1,))}
 
 
 @every_step
@@ -188,7 +191,7 @@ def test_a_step_along_the_delta_goes_its_way(step: Step) -> None:
 @pytest.mark.parametrize("examples", [-1, 0])
 def test_no_weigher_gives_a_weight_that_is_not_positive(weigher: Weigher, examples: int) -> None:
     try:
-        weights = weigher.weigh(Claim(examples=examples, metrics={"accuracy": 0.0}))
+        weights = weigher.weigh(Claim(examples=examples, metrics=dict.fromkeys(METRICS, 0.0)))
     except Refused:
         return
     assert all(weight > 0 for weight in weights)

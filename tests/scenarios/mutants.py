@@ -50,7 +50,7 @@ class NoDedupInJournal(AggregatorShell):
     def _commit(self) -> None:
         group = list(self._waiting)
         super()._commit()
-        for piece in group:
+        for _, piece in group:
             self._check_whole(piece.update)
 
 

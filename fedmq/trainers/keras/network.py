@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from fedmq.trainers.batches import layer_seeds
 from fedmq.trainers.keras.optimizers import OptimizerState, optimizers_of, pulled
 from fedmq.trainers.keras.runtime import keras, tf
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from fedmq.descent import Pull
     from fedmq.trainers.batches import Rows
-    from fedmq.trainers.settings import Settings
     from fedmq.vectors import Layout
 
 ROWS_EVALUATED_AT_ONCE: Final = 512
@@ -98,20 +100,29 @@ class Network:
             self._optimizers += [OptimizerState(extra, ()) for extra in optimizers_of(self._model)]
         self._names[examples.signature] = figure_names(figures[0]), figure_names(figures[1])
 
-    def train(
-        self, vector: Vector, personal: Vector, stretches: Iterable[Stretch], settings: Settings, seed: int
+    def train(  # noqa: PLR0913, PLR0917  # what a round begins with
+        self,
+        vector: Vector,
+        personal: Vector,
+        stretches: Iterable[Stretch],
+        rate: float | None,
+        pull: Pull,
+        seed: int,
     ) -> Outcome:
         """Train from these weights over all `stretches`, of which the first begins the round."""
-        rate = tf.constant(self._optimizers[0].chosen_rate(settings.learning_rate), tf.float32)
-        start = (*self._start(vector, personal, seed), rate, tf.constant(settings.proximal, tf.float32))
+        start = (*self._start(vector, personal, seed), *self._steering(rate, pull))
         shared, own, figures, names = *start[:2], tf.zeros(0), list[str]()
         for part in stretches:
-            call = self._training(part.begin, part.examples, proximal=settings.proximal > 0)
+            call = self._training(part.begin, part.examples, pulled=_pulls(pull))
             shared, own, figures = call(*start, part.examples.parts, *map(tf.constant, part.plan))
             names = self._names[part.examples.signature][0]
         if any(optimizer.averages for optimizer in self._optimizers):
             shared, own = self._averaged()
         return Outcome(shared.numpy(), own.numpy(), _named(names, figures))
+
+    def reach(self, rate: float | None, steps: int) -> float | None:
+        """Return how far `steps` steps carry a gradient of one; None where there are several optimizers."""
+        return self._optimizers[0].reach(rate, steps) if len(self._optimizers) == 1 else None
 
     def evaluate(self, vector: Vector, personal: Vector, parts: Iterable[Examples]) -> dict[str, float]:
         """Return Keras' figures for these weights on all examples of `parts`."""
@@ -134,12 +145,20 @@ class Network:
         seeds = layer_seeds(seed, len(self._weights.seeds))
         return tf.constant(vector), tf.constant(personal), tf.constant(seeds)
 
-    def _training(self, begin: Begin, examples: Examples, *, proximal: bool) -> Callable[..., tf.Tensor]:
-        key = ("train", begin, proximal, examples.signature)
+    def _steering(self, rate: float | None, pull: Pull) -> tuple[tf.Tensor, ...]:
+        """Return the round's learning rate and the pull's two terms, the linear one empty where there is no pull."""
+        linear = pull.linear
+        if linear is None:
+            linear = np.zeros(self.layout.size if _pulls(pull) else 0, np.float32)
+        chosen = self._optimizers[0].chosen_rate(rate)
+        return tf.constant(chosen, tf.float32), tf.constant(pull.strength, tf.float32), tf.constant(linear)
+
+    def _training(self, begin: Begin, examples: Examples, *, pulled: bool) -> Callable[..., tf.Tensor]:
+        key = ("train", begin, pulled, examples.signature)
         if key not in self._functions:
             width = len(self._names[examples.signature][0])
-            inputs = [_NUMBER, _NUMBER, examples.specs, _MATRIX, _INTEGERS, _INTEGERS]
-            self._functions[key] = self._compiled(self._training_of(begin, width, proximal=proximal), inputs)
+            inputs = [_NUMBER, _NUMBER, _VECTOR, examples.specs, _MATRIX, _INTEGERS, _INTEGERS]
+            self._functions[key] = self._compiled(self._training_of(begin, width, pulled=pulled), inputs)
         return self._functions[key]
 
     def _testing(self, begin: Begin, examples: Examples) -> Callable[..., tf.Tensor]:
@@ -162,13 +181,14 @@ class Network:
 
     # What follows runs in compiled functions; where the model is compiled with `run_eagerly`, as it stands.
 
-    def _training_of(self, begin: Begin, width: int, *, proximal: bool) -> Callable[..., tf.Tensor]:
+    def _training_of(self, begin: Begin, width: int, *, pulled: bool) -> Callable[..., tf.Tensor]:
         def train(  # noqa: PLR0913, PLR0917  # a graph's inputs
             vector: tf.Tensor,
             personal: tf.Tensor,
             seeds: tf.Tensor,
             rate: tf.Tensor,
-            mu: tf.Tensor,
+            strength: tf.Tensor,
+            linear: tf.Tensor,
             parts: tf.Tensor,
             orders: tf.Tensor,
             cuts: tf.Tensor,
@@ -177,7 +197,7 @@ class Network:
             if begin is Begin.ROUND:
                 self._load(vector, personal, seeds)
                 self._reset_optimizers(rate)
-            with self._pulled(vector, mu) if proximal else nullcontext():
+            with self._pulled(vector, linear, strength) if pulled else nullcontext():
                 figures = self._epochs(begin, parts, (orders, cuts, limits), tf.zeros(width))
             return join(self._weights.shared), join(self._weights.personal), figures
 
@@ -205,10 +225,13 @@ class Network:
             optimizer.reset()
         self._optimizers[0].set_rate(rate)
 
-    def _pulled(self, vector: tf.Tensor, mu: tf.Tensor) -> AbstractContextManager[None]:
+    def _pulled(
+        self, vector: tf.Tensor, linear: tf.Tensor, strength: tf.Tensor
+    ) -> AbstractContextManager[None]:
         shared = self._weights.shared
-        base = {id(weight): piece for weight, piece in zip(shared, cut(vector, shared), strict=True)}
-        return pulled(self._model.optimizer, base, mu)
+        pairs = zip(cut(vector, shared), cut(linear, shared), strict=True)
+        terms = {id(weight): pair for weight, pair in zip(shared, pairs, strict=True)}
+        return pulled(self._model.optimizer, terms, strength)
 
     def _epochs(
         self, begin: Begin, parts: tf.Tensor, plan: tuple[tf.Tensor, tf.Tensor, tf.Tensor], figures: tf.Tensor
@@ -249,6 +272,10 @@ _VECTOR: Final = tf.TensorSpec([None], tf.float32)
 _NUMBER: Final = tf.TensorSpec([], tf.float32)
 _INTEGERS: Final = tf.TensorSpec([None], tf.int64)
 _MATRIX: Final = tf.TensorSpec([None, None], tf.int64)
+
+
+def _pulls(pull: Pull) -> bool:
+    return pull.linear is not None or pull.strength > 0
 
 
 def _named(names: list[str], figures: tf.Tensor) -> dict[str, float]:

@@ -1,10 +1,11 @@
-"""What a round asks of Keras' optimizers: to begin anew, at the task's rate, with FedProx's pull or without."""
+"""What a round asks of Keras' optimizers: to begin anew, at the task's rate, with an algorithm's pull or without."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from fedmq.descent import gain
 from fedmq.errors import ConfigError
 from fedmq.trainers.keras.runtime import keras, tf
 
@@ -48,6 +49,17 @@ class OptimizerState:
             )
         return self.rate or 0.0 if asked is None else asked
 
+    def reach(self, asked: float | None, steps: int) -> float | None:
+        """Return how far `steps` steps at the round's rate carry a gradient of one; None where that cannot be said.
+
+        It can for Keras' own SGD, with or without momentum, as long as nothing else (decay, clipping, averages, loss
+        scaling, accumulation, a schedule) comes between gradient and weight.
+        """
+        sgd = self.optimizer
+        if type(sgd) is not keras.optimizers.SGD or self.rate is None or _altered(sgd):
+            return None
+        return self.chosen_rate(asked) * gain(steps, sgd.momentum, nesterov=sgd.momentum > 0 and sgd.nesterov)
+
     def set_rate(self, rate: tf.Tensor) -> None:
         """Use this learning rate, unless a schedule decides."""
         if self.rate is not None:
@@ -61,11 +73,13 @@ def optimizers_of(model: keras.Model) -> list[keras.Optimizer]:
 
 
 @contextmanager
-def pulled(optimizer: keras.Optimizer, base: Mapping[int, tf.Tensor], mu: tf.Tensor) -> Iterator[None]:
-    """Add FedProx's gradient ``mu * (weight - base)`` to all that `optimizer` applies meanwhile.
+def pulled(
+    optimizer: keras.Optimizer, terms: Mapping[int, tuple[tf.Tensor, tf.Tensor]], strength: tf.Tensor
+) -> Iterator[None]:
+    """Add the gradient of a `Pull` to all that `optimizer` applies meanwhile: ``linear + strength * (weight - base)``.
 
-    `base` holds the round's first values, by ``id`` of the weight's Keras variable. As the gradient is added before
-    momentum and Adam's moments are taken, this is the gradient of FedProx's objective for every optimizer.
+    `terms` holds base (the round's first value) and linear, by ``id`` of the weight's Keras variable. As they are added
+    before momentum and Adam's moments are taken, this is the gradient of the pulled objective for every optimizer.
     """
     inner = _innermost(optimizer)
     apply = inner.apply
@@ -74,7 +88,7 @@ def pulled(optimizer: keras.Optimizer, base: Mapping[int, tf.Tensor], mu: tf.Ten
         grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable] | None = None
     ) -> None:
         variables = list(trainable_variables or inner._trainable_variables)  # noqa: SLF001  # no public way
-        apply([_pull(*pair, base, mu) for pair in zip(grads, variables, strict=True)], variables)
+        apply([_pull(*pair, terms, strength) for pair in zip(grads, variables, strict=True)], variables)
 
     inner.__dict__["apply"] = apply_pulled  # past Keras' tracking of attributes
     try:
@@ -84,12 +98,29 @@ def pulled(optimizer: keras.Optimizer, base: Mapping[int, tf.Tensor], mu: tf.Ten
 
 
 def _pull(
-    gradient: tf.Tensor | None, weight: keras.Variable, base: Mapping[int, tf.Tensor], mu: tf.Tensor
+    gradient: tf.Tensor | None,
+    weight: keras.Variable,
+    terms: Mapping[int, tuple[tf.Tensor, tf.Tensor]],
+    strength: tf.Tensor,
 ) -> tf.Tensor | None:
-    if gradient is None or id(weight) not in base:
+    if gradient is None or id(weight) not in terms:
         return gradient
-    pull = tf.cast(mu, gradient.dtype) * tf.cast(weight.value - base[id(weight)], gradient.dtype)
+    base, linear = (tf.cast(term, gradient.dtype) for term in terms[id(weight)])
+    pull = linear + tf.cast(strength, gradient.dtype) * (tf.cast(weight.value, gradient.dtype) - base)
     return tf.convert_to_tensor(gradient) + pull
+
+
+def _altered(optimizer: keras.Optimizer) -> bool:
+    """Say whether anything but rate and momentum stands between gradients and weights."""
+    names = (
+        "weight_decay",
+        "clipnorm",
+        "clipvalue",
+        "global_clipnorm",
+        "use_ema",
+        "gradient_accumulation_steps",
+    )
+    return any(getattr(optimizer, name, None) for name in names)
 
 
 def _innermost(optimizer: keras.Optimizer) -> keras.Optimizer:

@@ -19,6 +19,7 @@ from fedmq.trainers.settings import Settings, finite
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from fedmq.descent import Pull
     from fedmq.device.interface import Setting
     from fedmq.trainers.shares import Examples as Given
     from fedmq.vectors import Layout, Vector
@@ -129,21 +130,29 @@ class KerasTrainer:
         """Return the weights that the model had when the engine was made."""
         return self._network.initial.copy()
 
-    def train(self, model: Vector, settings: Mapping[str, Setting], *, seed: int) -> Trained:
+    def train(
+        self, model: Vector, settings: Mapping[str, Setting], *, seed: int, pull: Pull | None = None
+    ) -> Trained:
         """Train from `model`; for `settings` see `fedmq.trainers.settings.Settings`.
 
         A training that diverges returns its vector as it is, and leaves out the figures that are not finite. Raises
         ConfigError for settings that cannot be used, MisuseError when `model` is not of the layout.
         """
         chosen = Settings.parse(settings)
-        self.layout.unpack(model)
+        pulled = chosen.pulled(pull)
+        for vector in (model, *([] if pulled.linear is None else [pulled.linear])):
+            self.layout.unpack(vector)
         with self._engine.lock:
             metrics = dict(self.evaluate(model))
             stretches = self._data.stretches(chosen, seed)
-            outcome = self._network.train(model, self._personal.vector, stretches, chosen, seed)
+            outcome = self._network.train(
+                model, self._personal.vector, stretches, chosen.learning_rate, pulled, seed
+            )
         self._personal.replace(outcome.personal)
         metrics |= {f"train_{name}": value for name, value in _plain(outcome.figures).items()}
-        return Trained(outcome.vector, self.examples, self._data.steps(chosen), finite(metrics))
+        steps = self._data.steps(chosen)
+        reach = self._network.reach(chosen.learning_rate, steps)
+        return Trained(outcome.vector, self.examples, steps, finite(metrics), reach)
 
     def evaluate(self, model: Vector) -> Mapping[str, float]:
         """Return the model's loss and compiled metrics on the held-out examples, and their number as ``held_out``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,10 @@ def test_a_dotted_module_stays_as_it_is(tmp_path: Path) -> None:
     )
 
 
+def test_one_personal_layer_needs_no_list(tmp_path: Path) -> None:
+    assert read(START + 'personal = "head"\n', tmp_path).model.personal == ("head",)
+
+
 def test_everything_can_be_said(tmp_path: Path) -> None:
     found = read(
         START
@@ -87,8 +92,7 @@ label = "x"
 
 def test_a_preset_takes_changes(tmp_path: Path) -> None:
     found = read(START + '[rule]\npreset = "fedavg"\nstep = { kind = "momentum", beta = 0.5 }\n', tmp_path)
-    assert found.rule.step == Momentum(beta=0.5)
-    assert found.rule.weigh == preset("fedavg").weigh
+    assert found.rule == replace(preset("fedavg"), step=Momentum(beta=0.5))
 
 
 WRONG = {
@@ -135,6 +139,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, extra: str) -> Non
         ('[federation]\nname = "x"\nfolder = "y"\n', "missing the key 'model'"),
         (START.replace('folder = "state"\n', ""), "line 1: federation is missing the key 'folder'"),
         (START + 'file = "model.fedmq"\n', "one of the two"),
+        (START.replace("module", "personal = ['head']\nfile"), "name layers as `fedmq init --personal`"),
         ("federation = 3\n", "federation is 3; a table was wanted"),
     ],
 )

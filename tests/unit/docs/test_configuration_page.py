@@ -14,11 +14,13 @@ import pytest
 from fedmq.codecs import Codec
 from fedmq.config import AggregatorFile, DeviceFile, structure
 from fedmq.device.interface import ModuleName
-from fedmq.rules import GUARDS, PRESETS, REDUCERS, STEPS, WEIGHERS, Rule
+from fedmq.inspection.parts import parts
+from fedmq.rules import Rule
 from fedmq.simulate import SimulationSettings
 from fedmq.trainers.settings import Settings
+from tools.rule_pages import expanded
 
-PAGE = Path("docs/reference/configuration.md").read_text(encoding="utf-8")
+PAGE = expanded(Path("docs/reference/configuration.md").read_text(encoding="utf-8"), "rules")
 FILES = {"federation.toml": AggregatorFile, "device.toml": DeviceFile, "world.toml": SimulationSettings}
 TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 TYPES |= {Path: "path", ModuleName: "module", Codec: "codec"}
@@ -49,6 +51,8 @@ def spelt(hint: Any) -> str:  # noqa: ANN401 - a typing form
     if get_origin(hint) is Literal:
         words = [f"`{choice}`" for choice in inner]
         return f"{', '.join(words[:-1])} or {words[-1]}"
+    if get_origin(hint) is tuple:
+        return f"list of {TYPES[inner[0]]}s"
     if get_origin(hint) is dict:
         return "table"
     return TYPES[inner[0] if inner else hint]
@@ -80,8 +84,9 @@ def test_the_top_level_is_there() -> None:
 def test_the_rule_table_names_every_slot_part_and_preset() -> None:
     text = PAGE.split("\n### `[rule]`\n", 1)[1].split("\n### ", 1)[0]
     assert set(rows("`[rule]`")) == {"preset", *(field.name for field in dataclasses.fields(Rule))}
-    for name in [*GUARDS, *WEIGHERS, *REDUCERS, *STEPS, *PRESETS]:
-        assert f"`{name}`" in text, name
+    text += PAGE.split("\n### `[algorithm]`\n", 1)[1].split("\n### ", 1)[0]
+    for part in parts():
+        assert f"[`{part.kind}`](rules/{part.slot.name}/{part.kind}.md)" in text, part.kind
 
 
 def test_the_rule_tables_defaults_are_the_rules() -> None:

@@ -67,11 +67,20 @@ def test_a_report_begins_a_new_tally() -> None:
 
 def test_settling_counts_once_and_ends_absorbing() -> None:
     ledger = Ledger()
-    ledger.entries["ada"] = Entry(b"u")
-    ledger.absorbing_begins("ada")
-    assert (ledger.absorbing, ledger.settled("ada"), ledger.unsettled()) == (1, False, [("ada", b"u")])
-    ledger.settle("ada", Verdict.ACCEPTED)
-    assert (ledger.absorbing, ledger.settled("ada"), ledger.unsettled(), ledger.accepted) == (0, True, [], 1)
+    ledger.entries["ada", 1] = Entry(b"u")
+    ledger.absorbing_begins("ada", 1)
+    assert (ledger.absorbing, ledger.settled("ada", 1), ledger.unsettled()) == (
+        1,
+        False,
+        [(("ada", 1), b"u")],
+    )
+    ledger.settle("ada", 1, Verdict.ACCEPTED)
+    assert (ledger.absorbing, ledger.settled("ada", 1), ledger.unsettled(), ledger.accepted) == (
+        0,
+        True,
+        [],
+        1,
+    )
     ledger.open()
     assert (ledger.entries, ledger.accepted) == ({}, 0)
 
@@ -80,8 +89,8 @@ def closed(rounds: int) -> Ledger:
     ledger = Ledger()
     for number in range(1, rounds + 1):
         ledger.open()
-        ledger.entries["ada"] = Entry(b"u%d" % number)
-        ledger.settle("ada", Verdict.REJECTED, "why")
+        ledger.entries["ada", number] = Entry(b"u%d" % number)
+        ledger.settle("ada", number, Verdict.REJECTED, "why")
         ledger.close(number)
     return ledger
 
@@ -103,7 +112,46 @@ def test_a_snapshot_brings_the_verdicts_back() -> None:
 def test_a_snapshot_can_hold_the_round_that_is_about_to_close() -> None:
     ledger = closed(1)
     ledger.open()
-    ledger.entries["bob"], ledger.entries["eve"] = Entry(b"v"), Entry(b"w")
-    ledger.settle("bob", Verdict.ACCEPTED)
+    ledger.entries["bob", 2], ledger.entries["eve", 2] = Entry(b"v"), Entry(b"w")
+    ledger.settle("bob", 2, Verdict.ACCEPTED)
     assert ledger.snapshot(2)[2] == {"bob": (b"v", Verdict.ACCEPTED, "")}
     assert 2 not in ledger.snapshot()
+
+
+def test_an_update_of_an_earlier_round_is_remembered_under_its_own() -> None:
+    ledger = closed(3)
+    ledger.open()
+    ledger.entries["bob", 2], ledger.entries["eve", 4] = Entry(b"v"), Entry(b"w")
+    ledger.settle("bob", 2, Verdict.ACCEPTED)
+    assert ledger.snapshot(4)[2] == {
+        "ada": (b"u2", Verdict.REJECTED, "why"),
+        "bob": (b"v", Verdict.ACCEPTED, ""),
+    }
+    assert ledger.snapshot(4)[4] == {}
+    ledger.close(4)
+    assert (ledger.closed(4), ledger.settled("bob", 2), ledger.settled("bob", 4)) == (True, True, False)
+    assert ledger.find("eve", 4) is None
+
+
+def test_what_is_whole_comes_first_among_the_unsettled_and_has_its_turn_once() -> None:
+    ledger = Ledger()
+    ledger.entries["ada", 1], ledger.entries["bob", 1] = Entry(b"u"), Entry(b"v")
+    ledger.ready("bob", 1)
+    assert ledger.unsettled() == [(("bob", 1), b"v"), (("ada", 1), b"u")]
+    assert [ledger.next_ready(), ledger.next_ready()] == [("bob", 1), None]
+
+
+def test_staleness_is_summed_and_its_highest_kept() -> None:
+    tally = Tally()
+    for staleness in (3, 1):
+        tally.add(Facts(1), staleness)
+    assert (tally.staleness, tally.stalest) == (4, 3)
+
+
+def test_what_the_open_round_has_taken_are_its_accepted_updates() -> None:
+    ledger = closed(1)
+    ledger.open()
+    for device, verdict in (("ada", Verdict.ACCEPTED), ("bob", Verdict.REJECTED)):
+        ledger.entries[device, 2] = Entry(device.encode())
+        ledger.settle(device, 2, verdict)
+    assert ledger.taken() == [("ada", b"ada")]

@@ -21,6 +21,11 @@ from fedmq.protocol.policy import Policy, StopWhen
         ({"soft_deadline_s": 10.0, "hard_deadline_s": 9.0}, "soft_deadline_s"),
         ({"hard_deadline_s": math.inf}, "wait for ever"),
         ({"soft_deadline_s": math.nan}, "soft_deadline_s"),
+        ({"buffer": -1}, "buffer is -1"),
+        ({"buffer": 1, "quorum": 2}, "a full buffer"),
+        ({"buffer": 1, "over_selection": 1.3}, "over_selection is 1.3 beside a buffer"),
+        ({"max_staleness": -1}, "max_staleness"),
+        ({"buffer": 1, "max_staleness": 1001}, "max_staleness"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, float], word: str) -> None:

@@ -196,7 +196,8 @@ class CoordinatorWorld(RuleBasedStateMachine):
         machine, current = self.machine, self.machine.task
         assert current is not None
         there = [name for name in self.there if in_cohort(name, current.salt, current.fraction)]
-        return bool(machine.ledger.unsettled()) or any(not machine.ledger.settled(name) for name in there)
+        settled = [machine.ledger.settled(name, current.round) for name in there]
+        return bool(machine.ledger.unsettled()) or not all(settled)
 
 
 class ParticipantWorld(RuleBasedStateMachine):

@@ -179,27 +179,33 @@ def walk_participant(random: Random, seen: Seen) -> None:
     for _ in range(60):
         number += random.random() < 0.3
         model, run = random.choice((1, 1, 2)), RUN if random.random() < 0.95 else RUN_TWO
-        kind = TaskKind.TRAIN if random.random() < 0.8 else TaskKind.STOP
+        kind = TaskKind.TRAIN if random.random() < 0.9 else TaskKind.STOP
         work = machine._work.round if machine._work else number
+        settled = random.choice(list(machine.outbox) or [b"none"])
         events: list[pa.ParticipantEvent] = [
             pa.Connected(),
             pa.Disconnected(),
-            pa.Tasked(task(number, model, run=run, kind=kind, fraction=float(random.random() < 0.8))),
+            pa.Tasked(task(number, model, run=run, kind=kind, **_more(random, number))),
             pa.Published(manifest(model, run=run)),
             pa.Fetched(random.randint(1, 2)),
             pa.FetchFailed(random.randint(1, 2), "why"),
             pa.Stored(work, b"u%d" % work),
             pa.TrainingFailed(work, "why"),
-            receipt(b"u%d" % work, random.choice(list(Verdict))),
+            receipt(settled, random.choice((*Verdict, *[Verdict.RETRY] * 5))),
             pa.Elapsed(),
         ]
-        event = random.choice(events)
+        event = random.choice((*events, events[2]))
         before = machine.phase
         if (before, type(event)) in WORK_BUGS:
             continue
         now += random.choice((0.0, 0.0, 10.0))
         machine.handle(event, now)
         seen.add((before, type(event), machine.phase))
+
+
+def _more(random: Random, number: int) -> dict[str, object]:
+    oldest = random.choice((number, 1, 1))
+    return {"fraction": float(random.random() < 0.8), "oldest": oldest}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 import fedmq.rules
 
-MODULES = [f"fedmq.rules.{module.name}" for module in pkgutil.iter_modules(fedmq.rules.__path__)]
+MODULES = [module.name for module in pkgutil.walk_packages(fedmq.rules.__path__, "fedmq.rules.")]
 
 
 @pytest.mark.parametrize("name", MODULES)

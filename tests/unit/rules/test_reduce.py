@@ -123,6 +123,20 @@ def test_a_fold_takes_fewer_than_a_million_updates() -> None:
         MEAN.add(state, vector(1.0), 1.0)
 
 
+def test_a_thousand_deltas_have_the_mean_of_exact_arithmetic() -> None:
+    """Large and small numbers side by side, over several blocks."""
+    rng = np.random.default_rng(7)
+    scales = np.repeat([1e-6, 1e8, 0.0], [16_384, 16_384, 5])
+    stock = [(rng.standard_normal(scales.size) * scales).astype(np.float32) for _ in range(10)]
+    state = MEAN.zero(flat(scales.size))
+    for k in range(1000):
+        MEAN.add(state, stock[k % 10], float(1 + k))
+    expected = np.average(
+        np.array(stock, np.float64), axis=0, weights=[sum(range(k + 1, 1001, 10)) for k in range(10)]
+    )
+    np.testing.assert_allclose(MEAN.result(state), expected, rtol=1e-9, atol=1e-20)
+
+
 LAST = float(np.nextafter(np.float32(2.0), np.float32(0.0)))  # 24 bits, all of them ones
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from fedmq.aggregator.settings import Encoding
 from fedmq.codecs import parse
+from fedmq.config import structure
 from fedmq.device.interface import ModuleName
 from fedmq.errors import ConfigError
 from fedmq.protocol.policy import Policy, StopWhen
@@ -85,6 +86,9 @@ async def test_the_run_folder_tells_the_story(settings: SimulationSettings, tmp_
     assert {"accuracy", "local_only", "pooled"} <= set(summary)
     asked = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert asked["encoding"]["up"] == "int8 | huffman"
+    assert structure(asked, SimulationSettings) == settings, (
+        "the run can be repeated from what it says of itself"
+    )
     stored = load_model(tmp_path / "run" / "model.fedmq")
     np.testing.assert_array_equal(stored.vector, simulation.vector)
     assert stored.facts["version"] == 5
@@ -119,6 +123,7 @@ def test_play_tells_a_machine(
         ({"rounds": 7}, lambda s: s.stop.rounds == 7),
         ({"rule": "average"}, lambda s: str(s.rule).startswith("finite") and "uniform" in str(s.rule)),
         ({"epochs": 9}, lambda s: s.training["epochs"] == 9),
+        ({"keep_updates": True}, lambda s: s.store.keep_updates),
         ({"codec": "float16"}, lambda s: str(s.encoding.up) == "float16"),
         (
             {"seed": 3, "partition": "iid", "baselines": False},
@@ -128,6 +133,11 @@ def test_play_tells_a_machine(
 )
 def test_the_command_line_changes_a_world(changes: dict[str, object], check: object) -> None:
     assert check(world_settings("smartwatch", changes))  # type: ignore[operator]
+
+
+def test_a_rule_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[rule]\nstep = "adam"\n')
+    assert "adam" in str(world_settings("smartwatch", {"rule": str(tmp_path / "mine.toml")}).rule)
 
 
 def test_a_partition_needs_data_to_deal_out(settings: SimulationSettings, tmp_path: Path) -> None:

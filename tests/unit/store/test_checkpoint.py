@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fedmq.errors import MisuseError, StoreError
-from fedmq.protocol.coordinator import Progress
 from fedmq.protocol.messages import Frame, Verdict
+from fedmq.protocol.progress import Opened, Progress
 from fedmq.store.checkpoint import CheckpointFolder, State, Weights, ledger_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def state(version: int) -> State:
             "device-2": (b"update-2", Verdict.REJECTED, "NaN"),
         }
     }
-    progress = Progress(round=version + 4, version=version, steps=version, best=0.5, stale=1, abandoned=2)
+    recent = (Opened(5, 1, b"salt", 0.5), Opened(6, 2, b"more salt"))
+    progress = Progress(version + 4, version, version, best=0.5, stale=1, abandoned=2, recent=recent)
     return State(b"run-run-", b"s" * 16, b"layout-1", 2, progress, verdicts)
 
 
@@ -77,6 +78,40 @@ def test_a_crash_while_writing_leaves_the_one_before(tmp_path: Path, left: int) 
     newest = folder._checkpoint_path(2)
     newest.write_bytes(newest.read_bytes()[:left])
     check(CheckpointFolder(tmp_path).load(), 1)
+
+
+@pytest.mark.parametrize("first", ["new", "old"])
+def test_a_crash_while_writing_over_an_old_one_leaves_the_one_before(tmp_path: Path, first: str) -> None:
+    """Whatever part of the file has reached the disk: its beginning, or what was written after it."""
+    folder = CheckpointFolder(tmp_path)
+    folder.save(state(1), weights(1))
+    path = folder.folder / "checkpoint-b.npz"
+    old = path.read_bytes()
+    folder.save(state(2), weights(2))
+    folder.save(state(3), weights(3))
+    new = path.read_bytes()
+    assert len(old) == len(new)
+    versions = []
+    for cut in range(0, len(new) + 1, 16):
+        path.write_bytes(new[:cut] + old[cut:] if first == "new" else old[:cut] + new[cut:])
+        found = CheckpointFolder(tmp_path).load()
+        versions.append(found[1].version if found else 0)
+        check(found, versions[-1])  # all of it is of one version
+    assert set(versions) == {2, 3}
+
+
+def test_a_frame_that_is_the_vector_is_written_once(tmp_path: Path) -> None:
+    vector = np.arange(10_000, dtype=np.float32)
+    frames = ((FRAME, vector.tobytes()), (FRAME, vector[::-1].tobytes()))
+    CheckpointFolder(tmp_path / "once").save(state(1), Weights(1, vector, vector, {}, frames[:1]))
+    CheckpointFolder(tmp_path / "both").save(state(1), Weights(1, vector, vector, {}, frames))
+    sizes = [next((tmp_path / name).glob("*.npz")).stat().st_size for name in ("once", "both")]
+    assert vector.nbytes < sizes[0] < 1.1 * vector.nbytes
+    assert sizes[1] > 2 * vector.nbytes
+    for name, wanted in (("once", frames[:1]), ("both", frames)):
+        found = CheckpointFolder(tmp_path / name).load()
+        assert found is not None
+        assert found[1].frames == wanted
 
 
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:

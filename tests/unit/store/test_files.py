@@ -35,7 +35,7 @@ def _write_half(file: BinaryIO) -> None:
 
 
 def test_a_slot_is_written_in_place(tmp_path: Path) -> None:
-    for content in (b"first", b"second"):
+    for content in (b"first", b"the second", b"third"):
         with slot_file(tmp_path / "slot") as file:
             file.write(content)
         assert (tmp_path / "slot").read_bytes() == content

@@ -11,12 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedmq.errors import StoreError
-from fedmq.store.journal import Journal, Piece, read_journal
+from fedmq.store.journal import RECENT_BYTES, Journal, Piece, read_journal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PIECES = [Piece("device-1", None, b"whole"), Piece("device-2", 0, b"x" * 5000), Piece("device-2", 1, b"")]
+PIECES = [
+    Piece("device-1", None, b"whole"),
+    Piece("device-2", 0, b"x" * 5000),
+    Piece("device-2", 1, b"", 2**48),
+]
 
 
 @pytest.fixture
@@ -42,6 +46,24 @@ def test_a_resumed_journal_holds_everything_and_goes_on(journal: Journal) -> Non
     (spot,) = again.append([Piece("late", None, b"one more")])
     assert again.read(spot).payload == b"one more"
     assert read_journal(journal.path) == (b"the task", [*PIECES, Piece("late", None, b"one more")])
+
+
+def test_what_was_just_written_is_read_from_memory_once(journal: Journal) -> None:
+    spots = journal.append(PIECES)
+    os.truncate(journal.path, 0)
+    assert [journal.read(spot) for spot in spots] == PIECES
+    with pytest.raises(StoreError, match="ends early"):
+        journal.read(spots[0])
+
+
+def test_memory_is_bounded_and_the_rest_is_in_the_file(journal: Journal) -> None:
+    half = RECENT_BYTES // 2
+    pieces = [Piece(f"device-{number}", None, bytes([number]) * half) for number in range(4)]
+    spots = [spot for piece in pieces for spot in journal.append([piece])]
+    assert [journal.read(spot) for spot in spots] == pieces
+    (spot,) = journal.append(pieces[:1])  # all has been read, so there is room again
+    os.truncate(journal.path, 0)
+    assert journal.read(spot) == pieces[0]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

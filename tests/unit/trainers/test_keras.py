@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from fedmq.descent import Pull, gain
 from fedmq.errors import ConfigError
 from fedmq.testing.trainer import CLASSES, INPUTS, Points, TrainerConformance, points
 from fedmq.trainers.batches import Schedule, layer_seeds
@@ -202,6 +203,43 @@ class TestAgainstNumpy:
         )
         assert one == pytest.approx(two, abs=1e-5)
         assert np.linalg.norm(one - first) < 0.8 * np.linalg.norm(free - first)
+
+    @pytest.mark.parametrize("momentum", [0.0, 0.9])
+    @pytest.mark.parametrize("strength", [0.0, 0.7])
+    def test_engines_are_pulled_alike(self, momentum: float, strength: float, zoo: ModuleType) -> None:
+        given = points(30)
+        mine = NumpyTrainer(Mlp(INPUTS, (8,), classes=CLASSES), given.x, given.y, momentum=momentum)
+        other = trainer_of(zoo.mlp(made(f"SGD(0.1, momentum={momentum})", zoo), (8,)), given.x, given.y)
+        linear = np.random.default_rng(4).normal(size=mine.layout.size).astype(np.float32)
+        one, two = (
+            trainer.train(mine.initial(), TASK, seed=SEED, pull=Pull(linear, strength))
+            for trainer in (mine, other)
+        )
+        assert one.vector == pytest.approx(two.vector, abs=1e-5)
+        assert one.reach == pytest.approx(two.reach)
+
+    @pytest.mark.parametrize(
+        ("optimizer", "reach"),
+        [
+            ("SGD(0.2)", 0.2 * 8),
+            ("SGD(0.2, momentum=0.5)", 0.2 * gain(8, 0.5)),
+            ("SGD(0.2, momentum=0.5, nesterov=True)", 0.2 * gain(8, 0.5, nesterov=True)),
+            ("SGD(0.2, nesterov=True)", 0.2 * 8),
+            ("SGD(0.2, clipnorm=1.0)", None),
+            ("SGD(0.2, weight_decay=0.01)", None),
+            ("SGD(0.2, use_ema=True)", None),
+            ("SGD(schedules.ExponentialDecay(0.2, 10, 0.9))", None),
+            ("Adam(0.01)", None),
+            ("LossScaleOptimizer(SGD(0.2))", None),
+        ],
+    )
+    def test_reach_is_known_where_steps_are_gradients(
+        self, optimizer: str, reach: float | None, zoo: ModuleType
+    ) -> None:
+        given = points(30)
+        trainer = trainer_of(zoo.mlp(made(optimizer, zoo), ()), given.x, given.y)
+        trained = trainer.train(trainer.initial(), TASK, seed=SEED)
+        assert trained.reach == (None if reach is None else pytest.approx(reach))
 
 
 class TestEngine:

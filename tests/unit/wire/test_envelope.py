@@ -27,7 +27,7 @@ from fedmq.protocol.messages import (
 )
 from fedmq.wire import limits
 from fedmq.wire.containers import Struct
-from fedmq.wire.envelope import VERSION, decode, encode, head, longest
+from fedmq.wire.envelope import VERSION, decode, encode, front, head, longest, skim
 from fedmq.wire.table import FACTS, FRAME, MESSAGES
 from tests.unit.wire.mutations import mutants
 from tests.unit.wire.samples import (
@@ -75,6 +75,7 @@ def test_what_is_encoded_is_decoded_here_and_elsewhere(number: int, data: st.Dat
     message = data.draw(messages(number))
     encoded = encode(message)
     assert decode(encoded, type(message)) == message
+    assert skim(encoded, type(message)) == message
     version, found, *fields = msgpack.unpackb(encoded)
     assert (version, found) == (VERSION, number)
     assert fields == MESSAGES[number].write(message)
@@ -85,6 +86,30 @@ def test_what_is_encoded_is_decoded_here_and_elsewhere(number: int, data: st.Dat
 )
 def test_the_table_names_every_field_in_order(fields: Struct) -> None:
     assert [name for name, _ in fields.fields] == [field.name for field in dataclasses.fields(fields.make)]
+
+
+def test_skimming_leaves_long_fields_where_they_are() -> None:
+    data = encode(UPDATE)
+    (section,) = skim(data, Update).sections.values()
+    assert isinstance(section, memoryview)
+    assert section.obj is data
+    assert isinstance(skim(encode(CHUNK), Chunk).data, memoryview)
+    assert isinstance(skim(data, Update).run, bytes)
+    assert all(isinstance(whole, bytes) for whole in decode(data, Update).sections.values())
+
+
+@pytest.mark.parametrize("kept", range(40))
+def test_a_front_is_read_of_whatever_holds_it(kept: int) -> None:
+    data = encode(UPDATE)
+    whole = [UPDATE.run, UPDATE.update, UPDATE.model, UPDATE.layout]
+    needed = len(head(3)) + len(msgpack.packb(whole)) - 1
+    assert front(data[:kept], Update, 4) == (whole if kept >= needed else None)
+
+
+def test_a_front_is_of_the_type_and_within_limits() -> None:
+    assert front(encode(CHUNK), Update, 4) is None
+    assert front(packed(UPDATE, run=b"short"), Update, 4) is None
+    assert front(packed(UPDATE, facts="the rest is not looked at"), Update, 4) is not None
 
 
 def test_the_first_bytes_name_the_type() -> None:
@@ -223,14 +248,18 @@ def test_any_mutant_is_a_message_or_refused(number: int, data: st.DataObject) ->
 
 
 def taken_or_refused(data: bytes, kind: type) -> None:
-    """Hold decode to its word: MessageError, or a message that can be sent on as it is."""
+    """Hold decode to its word: MessageError, or a message that can be sent on as it is. And skim to the same."""
     try:
         message: Message = decode(data, kind)
     except MessageError as error:
         sentence = str(error)
         assert 0 < len(sentence) < 500
         assert sentence.isprintable()
+        with pytest.raises(MessageError) as caught:
+            skim(data, kind)
+        assert str(caught.value) == sentence
     else:
+        assert skim(data, kind) == message
         assert decode(encode(message), kind) == message
 
 

@@ -1,0 +1,103 @@
+"""From a task to an update in the outbox: everything that a device computes, in a worker thread."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedmq.algorithms import told
+from fedmq.codecs import parse
+from fedmq.device.interface import steered
+from fedmq.device.keepsakes import Origin
+from fedmq.device.outbox import Stored
+from fedmq.errors import Refused
+from fedmq.protocol.messages import DELTA, Facts, Update
+from fedmq.protocol.seeds import update_seed
+from fedmq.wire.envelope import encode
+
+if TYPE_CHECKING:
+    from fedmq.algorithms import Algorithm
+    from fedmq.device.interface import SteeredTrainer, Trained, Trainer
+    from fedmq.device.keepsakes import Keepsakes
+    from fedmq.device.outbox import Outbox
+    from fedmq.protocol.messages import Task
+    from fedmq.vectors import Vector
+
+
+class Training:
+    """One device's answers to tasks. Blocking; one call at a time."""
+
+    def __init__(self, device: str, trainer: Trainer, outbox: Outbox, keepsakes: Keepsakes) -> None:
+        """Train with `trainer`; put answers into `outbox`, and what is to be kept of them into `keepsakes`."""
+        self._device, self._trainer = device, trainer
+        self._outbox, self._keepsakes = outbox, keepsakes
+
+    def answer(self, task: Task, model: Vector) -> Stored:
+        """Train from `model`, the replica that the task names, and store the update.
+
+        Raises Refused where the device cannot answer this task, ConfigError for settings that the trainer does not
+        know, StoreError.
+        """
+        algorithm, settings = told(task.training)
+        layout = self._trainer.layout
+        _require_fitting(algorithm, model, self._trainer)
+        algorithm = algorithm.settled(model, layout, self._trainer.evaluate)
+        pull = algorithm.pull(model, layout, self._keepsakes.kept(task.run))
+        train = self._trainer.train if pull is None else partial(_steered(self._trainer).train, pull=pull)
+        trained = train(algorithm.start(model, layout), settings, seed=self._training_seed(task))
+        return self._store(
+            task, algorithm, trained, algorithm.answer(model, trained.vector, trained.reach, layout)
+        )
+
+    def _store(self, task: Task, algorithm: Algorithm, trained: Trained, delta: Vector) -> Stored:
+        if not np.isfinite(delta).all():
+            raise Refused("training diverged: the new weights are not finite; try a lower learning rate")
+        update = os.urandom(8)
+        sizes = algorithm.extend(self._trainer.layout).sizes
+        codec, seed = parse(task.codec), update_seed(task.run, task.round, update)
+        data = codec.encode(delta, sizes, seed=seed)
+        stored = _sealed(task, update, trained, data)
+        delivered = delta if codec.exact else codec.decode(data, sizes, seed=seed)
+        change = algorithm.learn(delivered, self._trainer.layout)
+        if change:  # is there before the update can be accepted
+            self._keepsakes.put(Origin(task.run, task.round, task.model), update, change)
+        self._outbox.put(stored)
+        return stored
+
+    def _training_seed(self, task: Task) -> int:
+        """Return a seed that differs by device, run and round, and repeats with them."""
+        name = self._device.encode()
+        return int.from_bytes(
+            hashlib.sha256(task.run + task.round.to_bytes(8, "big") + name).digest()[:4], "big"
+        )
+
+
+def _sealed(task: Task, update: bytes, trained: Trained, data: bytes) -> Stored:
+    facts = Facts(trained.examples, trained.steps, trained.metrics)
+    body = encode(Update(task.run, update, task.model, task.layout, facts, {DELTA: data}))
+    if len(body) > task.update_bytes:
+        raise Refused(f"the update takes {len(body)} bytes, the task allows {task.update_bytes}")
+    return Stored(task.run, task.round, update, body)
+
+
+def _steered(trainer: Trainer) -> SteeredTrainer:
+    found = steered(trainer)
+    if found is None:
+        raise Refused(
+            f"the task's algorithm steers the training, and trainer {trainer.name} cannot be steered: "
+            "let its train() take a pull"
+        )
+    return found
+
+
+def _require_fitting(algorithm: Algorithm, model: Vector, trainer: Trainer) -> None:
+    wanted = algorithm.extend(trainer.layout).size
+    if model.size != wanted:
+        raise Refused(
+            f"the published model holds {model.size} numbers, {algorithm.kind} wants {wanted} here: "
+            "did the federation change its algorithm within a run?"
+        )
