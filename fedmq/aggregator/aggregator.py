@@ -188,11 +188,13 @@ class Aggregator:
             )
         state = replace(state, epoch=state.epoch + 1)
         self._folder.save(state)
-        return state, Modelling(self.federation, state.run, first.layout, weights)
+        return state, Modelling(self.federation, state.run, first.layout, weights, folder=self._folder.folder)
 
     def _found(self, first: StoredModel) -> tuple[State, Modelling]:
         state = State(run=self._entropy(8), seed=self._entropy(16), layout=first.layout.digest, epoch=1)
-        modelling = Modelling.found(self.federation, state.run, first.layout, first.vector)
+        modelling = Modelling.found(
+            self.federation, state.run, first.layout, first.vector, folder=self._folder.folder
+        )
         self._folder.save(state, modelling.weights)
         return state, modelling
 

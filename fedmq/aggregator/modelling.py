@@ -22,6 +22,7 @@ from fedmq.vectors import fingerprint, is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -45,12 +46,23 @@ class Moved:
 class Modelling:
     """The model and its round in progress."""
 
-    def __init__(self, federation: Federation, run: bytes, model: Layout, weights: Weights) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        run: bytes,
+        model: Layout,
+        weights: Weights,
+        *,
+        folder: Path | None = None,
+    ) -> None:
         """Go on from `weights` in the layout that the algorithm makes of the `model`'s; `found` begins a federation.
+
+        Rules that need every update of a round keep them in a file without a name in `folder`; the system's folder for
+        temporary files, which it is where none is given, may be in memory.
 
         Raises ConfigError where they are of another layout, or the rule does not fit this model.
         """
-        self.federation, self.run, self.weights = federation, run, weights
+        self.federation, self.run, self.weights, self._folder = federation, run, weights, folder
         self.plain, self.layout = model, federation.algorithm.extend(model)
         _require_layout(federation.algorithm, model, self.layout, weights.vector)
         self._rule: AnyRule = federation.algorithm.govern(federation.rule)
@@ -60,11 +72,14 @@ class Modelling:
         self._codec = federation.encoding.up
 
     @classmethod
-    def found(cls, federation: Federation, run: bytes, model: Layout, vector: Vector) -> Modelling:
+    def found(
+        cls, federation: Federation, run: bytes, model: Layout, vector: Vector, *, folder: Path | None = None
+    ) -> Modelling:
         """Begin a federation from the first model; what its algorithm adds begins at zero."""
         extended = np.zeros(federation.algorithm.extend(model).size, np.float32)
         extended[: model.size] = vector
-        modelling = cls(federation, run, model, Weights(0, extended, np.zeros_like(extended)))
+        nothing = Weights(0, extended, np.zeros_like(extended))
+        modelling = cls(federation, run, model, nothing, folder=folder)
         modelling.weights = modelling._next_weights(FIRST_VERSION, extended, {}, key_frame=True)
         return modelling
 
@@ -83,7 +98,7 @@ class Modelling:
     def begin(self, task: Task, present: int = 0) -> None:
         """Open an empty fold for the task's round; `present` devices are there, as far as is known yet."""
         self._rule = self.federation.algorithm.govern(self.federation.rule, present)
-        self._fold = self._rule.zero(self.layout, self.weights.memory)
+        self._fold = self._rule.zero(self.layout, self.weights.memory, self._folder)
         self._task, self._codec = task, parse(task.codec)
 
     def discard(self) -> None:
