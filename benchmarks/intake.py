@@ -59,9 +59,6 @@ TURNS: Final = 2
 SAFE: Final = "safe"
 ROUND_BYTES: Final = 200e6
 """Bytes of one round above which few rounds are enough."""
-MOST_QUEUED_BYTES: Final = 512 * 2**20
-"""What the broker keeps for one subscriber. Senders that all begin at once with more lose messages there; devices send
-again half a minute later, which is no measure of an intake. So 100 updates of 10 MB are left out."""
 UNBOUNDED: Final = "max_queued_bytes 0"
 """The broker drops nothing: these senders, unlike fedmq's devices, would not send it again."""
 PATIENCE_S: Final = 60.0
@@ -99,7 +96,6 @@ def cases(*, quick: bool) -> list[Case]:
         Case(name, values, codec, devices, 12 if 4 * values * devices < ROUND_BYTES else 4)
         for name, values, codec in sizes
         for devices in (5, 20, 100)
-        if 4 * values * devices <= MOST_QUEUED_BYTES
     ]
 
 

@@ -61,12 +61,11 @@ _CLOSE_S: Final = 3.0
 """Seconds that an orderly disconnect may take before the socket is simply closed."""
 
 _GLANCE_S: Final = 0.05
-"""Seconds after which a full inbox is read on all the same where an answer is awaited: it may be next in line, and
-whoever is to empty the inbox may be waiting for it."""
+"""Seconds after which a full inbox is read on where an answer is awaited: who empties the inbox may wait for it."""
 
 INBOX_BYTES: Final = 4 * 2**20
-"""Payload bytes that may wait in the inbox before the socket is left unread, so that the broker has to hold the rest:
-mosquitto 2.0.11 keeps to nobody's receive maximum after the first acknowledgement."""
+"""Payload bytes in the inbox above which the socket is left unread, so that the broker holds the rest (mosquitto 2.0.11
+keeps to no receive maximum after the first acknowledgement)."""
 
 
 class Granted(NamedTuple):
@@ -95,7 +94,6 @@ class Link:
         self.inbox: list[tuple[int, Message]] = []
         self._inbox_bytes = 0
         self._paused = False
-        self._glancing: asyncio.TimerHandle | None = None
         self.broken: str | None = None
         self.granted = Granted(session_present=False, properties=None)
         self._address = address
@@ -195,8 +193,6 @@ class Link:
         self.broken = why
         self._ended.set_result(None)
         self._outbox.clear()
-        if self._glancing is not None:
-            self._glancing.cancel()
         self._pending.give_up()
         self._wake()
 
@@ -216,7 +212,8 @@ class Link:
         identifier = self._next_identifier()
         self._send(*packet.parts(identifier))
         answer = self._pending.add(identifier, MessageType.PUBACK, what, size=packet.size, landed=landed)
-        self._glance()
+        if self._paused and len(self._pending) == 1:  # the first to be awaited since reading paused
+            self._loop.call_later(_GLANCE_S, self._resume)
         return answer
 
     def subscribe(self, wanted: Wanted) -> asyncio.Future[Codes]:
@@ -257,8 +254,7 @@ class Link:
 
     def _flush(self) -> None:
         parts, self._outbox = self._outbox, []
-        for piece in gather(parts):
-            # paho only ever slices, counts and sends it. At QoS 1 it leaves the rest to whoever queued it.
+        for piece in gather(parts):  # paho slices, counts and sends it; at QoS 1 it leaves the rest to us
             self._paho._packet_queue(MessageType.PUBLISH, cast("bytes", piece), 0, 1)  # noqa: SLF001
 
     def _on_more_to_write(self, *_: FromPaho) -> None:
@@ -268,10 +264,10 @@ class Link:
         """Send what paho has queued, and what the socket does not take as soon as it will."""
         try:
             self._paho.loop_write()
-        except Exception as error:  # noqa: BLE001 - as aiomqtt: whatever it is, the link is of no use any more
+        except Exception as error:  # noqa: BLE001 - as aiomqtt: whatever it is, the link is done
             self.abandon(f"the connection was cut ({error})")
-        if self._socket is not None and self._paho.want_write():
-            self._loop.add_writer(self._socket.fileno(), self._write)
+        if self._socket is not None and self._paho.want_write() and (handle := self._socket.fileno()) >= 0:
+            self._loop.add_writer(handle, self._write)
 
     def drain(self) -> list[tuple[int, Message]]:
         """Return what is in the inbox, and read on if it was full."""
@@ -281,9 +277,6 @@ class Link:
 
     def _resume(self) -> None:
         """Read on where reading was paused: there is room again, or an answer to wait for."""
-        if self._glancing is not None:
-            self._glancing.cancel()
-            self._glancing = None
         if self._paused and self._socket is not None and self.broken is None:
             self._paused = False
             self._loop.add_reader(self._socket.fileno(), self._read_on)
@@ -299,11 +292,8 @@ class Link:
         if self._inbox_bytes > INBOX_BYTES and not self._paused and self._socket is not None:
             self._paused = True
             self._loop.remove_reader(self._socket.fileno())
-            self._glance()
-
-    def _glance(self) -> None:
-        if self._paused and self._pending and self._glancing is None:
-            self._glancing = self._loop.call_later(_GLANCE_S, self._resume)
+            if self._pending:
+                self._loop.call_later(_GLANCE_S, self._resume)
 
     async def arrival(self) -> None:
         """Wait until there is something in `inbox`, or the link breaks."""
@@ -337,8 +327,7 @@ class Link:
             self._refusal = BrokerRefused(sentence, code=reason.value)
             self._break("the broker refused it")
         else:
-            # aiomqtt's own goes through another thread's door and the selector for each packet; from here on only the
-            # event loop sends.
+            # aiomqtt's goes through the door for other threads; from here on only the event loop sends.
             self._paho.on_socket_register_write = self._on_more_to_write
             self._their_connect(*answer)
 

@@ -14,16 +14,17 @@ BLOCK = 500
 SEEDS_FOR_A_MUTANT = 300
 
 
-@pytest.mark.parametrize("first", range(0, 1000, 125))
+@pytest.mark.parametrize("first", range(0, 400, 100))
 def test_no_promise_is_broken_without_rounds(first: int) -> None:
-    for seed in range(first, first + 125):
+    for seed in range(first, first + 100):
         World(seed, asynchronous=True).run()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("first", range(0, 10_000, BLOCK))
-def test_no_promise_is_broken_in_ten_thousand_worlds_without_rounds(first: int) -> None:
+@pytest.mark.parametrize("first", range(0, 3_000, BLOCK))
+def test_no_promise_is_broken_in_three_thousand_worlds_without_rounds(first: int) -> None:
+    """Ten thousand take ten minutes: change the range to run them by hand."""
     for seed in range(first, first + BLOCK):
         World(seed, asynchronous=True).run()
 
