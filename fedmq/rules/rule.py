@@ -211,8 +211,7 @@ class Rule:
             self.reduce.result(lane, scoped(fold.memory, f"reduce.{index}."))
             for index, lane in enumerate(fold.lanes)
         ]
-        shares = zip(self.weigh.lanes, results, strict=True)
-        delta = np.asarray(np.sum([share * result for share, result in shares], axis=0), dtype=np.float32)
+        delta = _blended(self.weigh.lanes, results).astype(np.float32)
         return Reduced(delta, {**self._guards_learn(fold, delta), **self._reducers_learn(results)})
 
     def stepped(self, fold: Fold, reduced: Reduced, model: Vector) -> Outcome:
@@ -292,6 +291,16 @@ class Rule:
     def __str__(self) -> str:
         guards = ", ".join(map(str, self.guards)) or "no guards"
         return f"{guards} | {self.weigh} | {self.reduce} | {self.step}"
+
+
+def _blended(shares: Sequence[float], results: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the lanes' results, added by their shares; a single one as it is."""
+    if len(results) == 1:
+        return results[0]
+    blended: NDArray[np.float64] = np.sum(
+        [share * result for share, result in zip(shares, results, strict=True)], axis=0
+    )
+    return blended
 
 
 def _mix(weigh: Weigher, figures: Sequence[float]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmq.errors import MisuseError
+from fedmq.rules.measure import statistic_spans
 from fedmq.rules.memory import figure
 from fedmq.rules.settings import require
 
@@ -50,7 +51,11 @@ def recall_figure(memory: Memory, name: str, first: float) -> float:
 
 def moved(model: Vector, delta: Vector, move: NDArray[np.float64], layout: Layout) -> Vector:
     """Return the model, its trainable numbers moved by `move` and its statistics by `delta`."""
-    return narrow(wide(model) + np.where(layout.trainable, move, delta))
+    result = wide(model)
+    result += move
+    for span in statistic_spans(layout):
+        np.add(model[span], delta[span], out=result[span], dtype=np.float64)
+    return narrow(result)
 
 
 def wide(vector: Vector) -> NDArray[np.float64]:
