@@ -79,12 +79,10 @@ def measured(command: list[str], runs: int) -> Measured:
 
 
 def kinds() -> list[str]:
-    """Return the compared kinds that there are, then all others."""
+    """Return the compared kinds, then all others but `minimum_diameter`, which refuses as many as a hundred updates."""
     from fedmq.rules import REDUCERS  # noqa: PLC0415 # as above
 
-    return [kind for kind in COMPARED if kind in REDUCERS] + [
-        kind for kind in REDUCERS if kind not in COMPARED
-    ]
+    return [*COMPARED, *(kind for kind in REDUCERS if kind not in {*COMPARED, "minimum_diameter"})]
 
 
 def figures_of(kind: str, flower: str | None, arguments: list[str], runs: int) -> dict[str, float]:
@@ -122,6 +120,7 @@ def parsed() -> Any:  # noqa: ANN401 # argparse has no types
     )
     parser.add_argument("--flower", metavar="PYTHON", help="a Python that has flwr 1.42")
     parser.add_argument("--quick", action="store_true", help="one run of each, 100,000 numbers")
+    parser.add_argument("--only", nargs="+", metavar="KIND", help="measure these reducers alone")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--one", nargs=3, metavar=("KIND", "UPDATES", "NUMBERS"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -137,7 +136,7 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads wait for each other by spinning
     updates, size = 100, 100_000 if arguments.quick else 1_000_000
     figures: dict[str, float] = {"updates": updates, "numbers": size}
-    for kind in kinds():
+    for kind in arguments.only or kinds():
         sizes = [str(updates), str(size)]
         figures |= figures_of(kind, arguments.flower, sizes, 1 if arguments.quick else 3)
     report(figures, goals_of(figures, size), arguments.json)
