@@ -246,7 +246,7 @@ def _round(federation: _Federation, number: int, seed: int) -> None:
 def _attacked(
     federation: _Federation, honest: Mapping[int, tuple[Vector, Trained]], bad: Sequence[int], seed: int
 ) -> dict[int, tuple[Vector, Trained]]:
-    """Return what the bad devices send; they claim as many examples as they have, and the median honest metrics."""
+    """Return what the bad devices send; label flippers claim what they have, others what one honest device claims."""
     attack, world = federation.plan.attack, federation.world
     if attack is None or not bad:
         return {}
