@@ -17,18 +17,19 @@ from fedmq.errors import ConfigError, DecodeError, MisuseError, Refused
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
+    from fedmq.codecs.feedback import Feedback
     from fedmq.codecs.stages import EntropyCoder, Lossy, Quantiser, Sizes, SymbolLayout, Transform
     from fedmq.vectors import Vector
 
-_SCALE: Final = np.dtype("<f4")
 _ERROR_SIZES: Final[tuple[ErrorSize, ...]] = get_args(ErrorSize)
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
     """Any number of transforms, a quantiser, a layout and an entropy coder; `str` gives the line that `parse` reads.
+
+    Where there is a `feedback`, whoever encodes adds to each vector what earlier ones lost; `encode` and `decode` know
+    nothing of it, and messages are no different.
 
     Raises ConfigError when the layout is of no use for the quantiser's symbols.
     """
@@ -37,6 +38,7 @@ class Codec:
     transforms: tuple[Transform, ...] = ()
     layout: SymbolLayout = field(default_factory=Dense)
     entropy: EntropyCoder = field(default_factory=Plain)
+    feedback: Feedback | None = None
 
     def __post_init__(self) -> None:
         if not self.layout.accepts(self.quantiser.alphabet):
@@ -47,7 +49,8 @@ class Codec:
 
     def __str__(self) -> str:
         rest = [stage for stage in (self.layout, self.entropy) if stage not in (Dense(), Plain())]
-        return " | ".join(map(spell, (*self.transforms, self.quantiser, *rest)))
+        memory = () if self.feedback is None else (self.feedback,)
+        return " | ".join(map(spell, (*memory, *self.transforms, self.quantiser, *rest)))
 
     @property
     def unbiased(self) -> bool:
@@ -85,7 +88,7 @@ class Codec:
             inner = self._forward(vector, steps, seed)[-1]
             quantised = self.quantiser.encode(inner, steps[-1], seed)
         body = self.layout.encode(quantised.symbols, steps[-1])
-        return quantised.scales.astype(_SCALE, copy=False).tobytes() + self.entropy.encode(body)
+        return self.quantiser.scale_form.write(quantised.scales) + self.entropy.encode(body)
 
     def decode(self, data: bytes, sizes: Sequence[int], *, seed: int = 0) -> Vector:
         """Return the vector that `data` stands for, a new array of ``sum(sizes)`` numbers.
@@ -138,7 +141,7 @@ class Codec:
         return passed
 
     def _scale_bytes(self, inner: Sizes) -> int:
-        return self.quantiser.scales(inner) * _SCALE.itemsize
+        return self.quantiser.scales(inner) * self.quantiser.scale_form.width
 
     def _read(self, data: bytes, inner: Sizes, most: int) -> Quantised:
         """Return scales and symbols, both checked."""
@@ -152,18 +155,9 @@ class Codec:
         symbols = self.layout.decode(body, inner, alphabet)
         if not alphabet.holds(symbols):
             raise DecodeError(
-                f"data holds a symbol beyond ±{alphabet.peak}, which no encoder makes: was it damaged?"
+                f"data holds a symbol outside {alphabet.low} … {alphabet.high}, which no encoder makes: was it damaged?"
             )
-        return Quantised(_read_scales(data[:cut]), symbols)
-
-
-def _read_scales(data: bytes) -> NDArray[np.float32]:
-    scales = np.frombuffer(data, dtype=_SCALE).astype(np.float32)
-    if np.signbit(scales).any() or not np.isfinite(scales).all():
-        raise DecodeError(
-            "data holds a scale that is negative or not finite, which no encoder makes: was it damaged?"
-        )
-    return scales
+        return Quantised(self.quantiser.scale_form.read(data[:cut]), symbols)
 
 
 def _check_vector(vector: Vector, size: int) -> None:

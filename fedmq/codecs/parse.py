@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from fedmq.codecs.codec import Codec
 from fedmq.codecs.entropy import ENTROPY, Plain
+from fedmq.codecs.feedback import FEEDBACKS
 from fedmq.codecs.layout import LAYOUTS, Dense
 from fedmq.codecs.quantise import QUANTISERS
 from fedmq.codecs.spelling import read, spell
@@ -16,9 +17,11 @@ from fedmq.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fedmq.codecs.feedback import Feedback
     from fedmq.codecs.stages import EntropyCoder, Quantiser, Stage, SymbolLayout, Transform
 
 FAMILIES: Final[Mapping[str, Mapping[str, type[Stage]]]] = {
+    "feedback": cast("Mapping[str, type[Stage]]", FEEDBACKS),
     "transform": TRANSFORMS,
     "quantiser": QUANTISERS,
     "layout": LAYOUTS,
@@ -58,12 +61,13 @@ def parse(line: str) -> Codec:
     line = PRESETS.get(line.strip(), line)
     stages = [read(part.strip(), STAGES) for part in line.split("|")]
     _check_order(stages)
-    transforms, quantisers, layouts, coders = (_of_family(stages, family) for family in FAMILIES)
+    memories, transforms, quantisers, layouts, coders = (_of_family(stages, family) for family in FAMILIES)
     return Codec(
         quantiser=cast("Quantiser", _only(quantisers, "quantiser", line, None)),
         transforms=cast("tuple[Transform, ...]", tuple(transforms)),
         layout=cast("SymbolLayout", _only(layouts, "layout", line, Dense())),
         entropy=cast("EntropyCoder", _only(coders, "entropy coder", line, Plain())),
+        feedback=cast("Feedback | None", _only(memories, "feedback", line, None)) if memories else None,
     )
 
 

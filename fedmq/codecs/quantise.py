@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 import numpy as np
 
 from fedmq.codecs.counter import ROUNDING, words
-from fedmq.codecs.stages import Alphabet, Bound, ErrorSize, Quantised, Sizes
+from fedmq.codecs.scales import NO_SCALES, Binary32
+from fedmq.codecs.stages import Alphabet, Bound, ErrorSize, Quantised, ScaleForm, Sizes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fedmq.codecs.stages import Quantiser
     from fedmq.vectors import Vector
-
-_NO_SCALES: Final = np.empty(0, dtype=np.float32)
 
 HALF_MAX: Final = 65504.0
 """Largest finite number of IEEE 754 binary16."""
@@ -33,6 +32,7 @@ class Float32:
     name: ClassVar[str] = "float32"
     examples: ClassVar[tuple[str, ...]] = ("float32",)
     alphabet: ClassVar[Alphabet] = Alphabet("<f4")
+    scale_form: ClassVar[ScaleForm] = Binary32()
     unbiased: ClassVar[bool] = True
     error: ClassVar[ErrorSize] = "none"
 
@@ -42,7 +42,7 @@ class Float32:
 
     def encode(self, vector: Vector, sizes: Sizes, seed: int) -> Quantised:
         """Return the numbers themselves."""
-        return Quantised(_NO_SCALES, np.ascontiguousarray(vector, dtype="<f4"))
+        return Quantised(NO_SCALES, np.ascontiguousarray(vector, dtype="<f4"))
 
     def decode(self, quantised: Quantised, sizes: Sizes) -> Vector:
         """Return what was sent, NaN and infinity included: whether to take that is a guard's decision."""
@@ -60,6 +60,7 @@ class Float16:
     name: ClassVar[str] = "float16"
     examples: ClassVar[tuple[str, ...]] = ("float16",)
     alphabet: ClassVar[Alphabet] = Alphabet("<f2")
+    scale_form: ClassVar[ScaleForm] = Binary32()
     unbiased: ClassVar[bool] = False
     error: ClassVar[ErrorSize] = "small"
 
@@ -69,7 +70,7 @@ class Float16:
 
     def encode(self, vector: Vector, sizes: Sizes, seed: int) -> Quantised:
         """Return the nearest numbers of binary16, the finite ones only."""
-        return Quantised(_NO_SCALES, np.clip(vector, -HALF_MAX, HALF_MAX).astype("<f2"))
+        return Quantised(NO_SCALES, np.clip(vector, -HALF_MAX, HALF_MAX).astype("<f2"))
 
     def decode(self, quantised: Quantised, sizes: Sizes) -> Vector:
         """Return the same numbers, wider."""
@@ -91,7 +92,8 @@ class Int8:
 
     name: ClassVar[str] = "int8"
     examples: ClassVar[tuple[str, ...]] = ("int8", "int8(stochastic)")
-    alphabet: ClassVar[Alphabet] = Alphabet("i1", LEVELS)
+    alphabet: ClassVar[Alphabet] = Alphabet("i1", -LEVELS, LEVELS)
+    scale_form: ClassVar[ScaleForm] = Binary32()
     error: ClassVar[ErrorSize] = "small"
 
     rounding: Literal["nearest", "stochastic"] = "nearest"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Sizes: TypeAlias = tuple[int, ...]
 """Lengths of the consecutive blocks of a vector, from the model's manifest and never from a message."""
 
-Symbols: TypeAlias = NDArray[np.float32 | np.float16 | np.int8]
+Symbols: TypeAlias = NDArray[np.float32 | np.float16 | np.int8 | np.uint8 | np.int16 | np.uint16]
 Bound: TypeAlias = NDArray[np.float64]
 
 ErrorSize: TypeAlias = Literal["none", "small", "large"]
@@ -34,20 +34,30 @@ size and more. Rules that look at single updates cannot use the last."""
 class Alphabet:
     """The symbols that a quantiser makes: numbers of the little-endian NumPy type `dtype`.
 
-    Integers lie in -`peak` … `peak`; floats have no peak.
+    Where a quantiser counts steps they lie in `low` … `high`; where every pattern of bits is a symbol there are none.
     """
 
     dtype: str
-    peak: int | None = None
+    low: int | None = None
+    high: int | None = None
 
     @property
     def width(self) -> int:
         """Bytes per symbol."""
         return np.dtype(self.dtype).itemsize
 
+    @property
+    def bits(self) -> int:
+        """Bits that tell its symbols apart: 1 for two of them, 2 for three or four."""
+        if self.low is None or self.high is None:
+            return 8 * self.width
+        return (self.high - self.low).bit_length()
+
     def holds(self, symbols: Symbols) -> bool:
         """Tell whether every symbol is one of the alphabet's."""
-        return self.peak is None or not np.any((symbols < -self.peak) | (symbols > self.peak))
+        if self.low is None or self.high is None:
+            return True
+        return not np.any((symbols < self.low) | (symbols > self.high))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,20 @@ class Lossy(Stage, Protocol):
         """How large the error of one decoded vector may be."""
 
 
+class ScaleForm(Protocol):
+    """How scales are written: each in `width` bytes, without loss for those that its quantisers make."""
+
+    @property
+    def width(self) -> int:
+        """Bytes per scale."""
+
+    def write(self, scales: NDArray[np.float32]) -> bytes:
+        """Return the scales as bytes."""
+
+    def read(self, data: bytes) -> NDArray[np.float32]:
+        """Return scales, all finite and not negative; raises DecodeError for bytes that no encoder writes."""
+
+
 class Transform(Lossy, Protocol):
     """Vector to vector: a map that makes what follows cheaper, drawn from `seed` where it is random."""
 
@@ -100,6 +124,10 @@ class Quantiser(Lossy, Protocol):
     @property
     def alphabet(self) -> Alphabet:
         """The symbols it makes."""
+
+    @property
+    def scale_form(self) -> ScaleForm:
+        """How its scales are written."""
 
     def scales(self, sizes: Sizes) -> int:
         """Return how many scales go with blocks of `sizes`."""

@@ -35,6 +35,7 @@ LINES: Final = (
         "int8 | zlib(9)",
         "int8(stochastic) | lzma",
     ),
+    *("feedback | int8", "feedback(0.9) | int8"),
     *PRESETS.values(),
 )
 """Every stage's every example at least once, and the presets."""

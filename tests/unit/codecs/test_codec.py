@@ -115,7 +115,7 @@ def test_a_negative_size_is_misuse() -> None:
         (SCALES[:7], r"data has 7 bytes, the model's takes 8 to 15"),
         (SCALES + bytes(8), r"data has 16 bytes, the model's takes 8 to 15"),
         (SCALES + bytes(6), r"data holds 6 bytes of symbols, the model has 7"),
-        (SCALES + b"\x80" + bytes(6), r"data holds a symbol beyond ±127"),
+        (SCALES + b"\x80" + bytes(6), r"data holds a symbol outside -127 … 127"),
         (b"\0\0\x80\x7f" + bytes(11), r"a scale that is negative or not finite"),
         (b"\0\0\xc0\x7f" + bytes(11), r"a scale that is negative or not finite"),
         (b"\0\0\x80\xbf" + bytes(11), r"a scale that is negative or not finite"),

@@ -77,7 +77,7 @@ def refusal(line: str) -> str:
         ("float32 | lmza", "there is no stage `lmza`: did you mean `lzma`?"),
         (
             "lzma | int8",
-            "stands too early, the order is transform, quantiser, layout, entropy coder: write `int8 | lzma`",
+            "stands too early, the order is feedback, transform, quantiser, layout, entropy coder: write `int8 | lzma`",
         ),
         ("planes | zlib(9) | float16", "write `float16 | planes | zlib(9)`"),
         (
@@ -142,3 +142,17 @@ def test_tables_name_each_stage_once_and_by_its_own_name() -> None:
 @pytest.mark.usefixtures("_transforms")
 def test_a_new_row_is_known_at_once() -> None:
     assert STAGES["flip"] is Flip
+
+
+def test_feedback_stands_in_front_and_is_kept_in_the_line() -> None:
+    codec = parse("feedback(0.5) | int8 | lzma")
+    assert codec.feedback is not None
+    assert codec.feedback.keep == 0.5
+    assert str(codec) == "feedback(0.5) | int8 | lzma"
+    assert parse("int8").feedback is None
+
+
+@pytest.mark.parametrize("keep", ["0", "-1", "1.5"])
+def test_feedback_of_no_share_is_refused(keep: str) -> None:
+    with pytest.raises(ConfigError, match=r"choose one above 0, up to 1"):
+        parse(f"feedback({keep}) | int8")

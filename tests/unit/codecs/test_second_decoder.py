@@ -27,7 +27,8 @@ def stream(coder: str, data: bytes, length: int) -> bytes:
 
 
 def decode(line: str, sizes: list[int], message: bytes) -> bytes:
-    quantiser, *rest = (part.partition("(")[0] for part in line.split(" | "))
+    stages = [part.partition("(")[0] for part in line.split(" | ")]
+    quantiser, *rest = (stage for stage in stages if stage != "feedback")
     scales = [0.0] * len(sizes)
     if quantiser == "int8":
         scales = list(struct.unpack_from(f"<{len(sizes)}f", message))
