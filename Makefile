@@ -27,7 +27,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint docs lock bench clean
+.PHONY: help venv demo test test-slow fuzz lint docs lock bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ test: $(VENV)/.dev ## Run the quick tests, with a mosquitto broker (installed wh
 test-slow: $(VENV)/.dev ## Run the slow tests
 	@tools/ensure_mosquitto.sh > /dev/null
 	$(PYTEST) -m slow $(ARGS)
+
+fuzz: $(VENV)/.dev ## Feed damaged messages to every decoder (ARGS="--count 1000000"; with atheris: ARGS="--minutes 10")
+	$(BIN)/python -m tests.fuzz.decoders $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types, layers and YAML
 	@status=0; for check in "ruff check" "ruff format --check" mypy "lint-imports --no-logo" "yamllint --strict ."; do \

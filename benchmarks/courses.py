@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from benchmarks._downlink import Broadcast
 from fedmq.algorithms import Plain, told
 from fedmq.codecs import parse
 from fedmq.datasets import Dataset, deal, mnist
 from fedmq.device.interface import ModuleName, steered
+from fedmq.device.residual import Piece, Whole
 from fedmq.errors import Refused
 from fedmq.rules import Claim
 from fedmq.simulate.attacks import LabelFlip
@@ -32,6 +34,7 @@ from fedmq.trainers.numpy import Mlp, NumpyTrainer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from benchmarks._downlink import Down
     from fedmq.algorithms import Algorithm
     from fedmq.device.interface import Setting, SteeredTrainer, Trained
     from fedmq.rules import AnyRule
@@ -122,7 +125,10 @@ def _digits() -> Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a federation is run. `fraction` of the devices take part in each round, each with `training`."""
+    """How a federation is run. `fraction` of the devices take part in each round, each with `training`.
+
+    Without `down`, devices train from the model itself.
+    """
 
     rule: AnyRule
     algorithm: Algorithm = field(default_factory=Plain)
@@ -130,6 +136,7 @@ class Plan:
     training: Mapping[str, Setting] = field(default_factory=lambda: {"epochs": 1, "batch_size": BATCH})
     fraction: float = 1.0
     attack: Attack | None = None
+    down: Down | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +149,7 @@ class Point:
     loss: float
     bytes_up: int
     refused: int
+    bytes_down: int = 0
 
 
 class _Federation:
@@ -154,8 +162,12 @@ class _Federation:
         self.rule = plan.algorithm.govern(plan.rule, len(world.trainers))
         self.model: Vector = np.zeros(self.layout.size, np.float32)
         self.model[: world.layout.size] = world.judge.initial()
+        self.published = Broadcast.found(plan.down, self.layout, self.model, len(world.trainers))
+        self.model = self.published.replica
         self.memory: Any = {}
+        self.round = 0
         self.kept: list[dict[str, Vector]] = [{} for _ in world.trainers]
+        self.owed: list[list[Piece]] = [[] for _ in world.trainers]
         self.bytes_up = 0
         self.refused = 0
         self._codec = parse(plan.codec)
@@ -170,9 +182,21 @@ class _Federation:
         chosen = trainer or self.world.trainers[device]
         trained = chosen.train(model[: plain.size], self._training, seed=seed, pull=pull)
         delta = algorithm.answer(model, trained.vector, trained.reach, plain)
-        body = self._codec.encode(delta, self.layout.sizes, seed=seed)
+        delta = algorithm.lessen(delta, plain, self.kept[device])
+        whole = self._whole(device, delta)
+        body = self._codec.encode(delta if whole is None else whole.vector, self.layout.sizes, seed=seed)
         self.bytes_up += len(body)
-        return self._codec.decode(body, self.layout.sizes, seed=seed), trained
+        decoded = self._codec.decode(body, self.layout.sizes, seed=seed)
+        if whole is not None:
+            self.owed[device] = [Piece(self.round, whole.after(decoded).left)]
+        return decoded, trained
+
+    def _whole(self, device: int, delta: Vector) -> Whole | None:
+        """Return the delta with what the device owes, where the codec has error feedback."""
+        feedback, mask = self._codec.feedback, self.plan.algorithm.fed_back(self.world.layout)
+        if feedback is None:
+            return None
+        return Whole.of(delta, self.owed[device], self.round, feedback.keep, mask)
 
     def absorb(self, fold: Any, device: int, delta: Vector, trained: Trained, staleness: int = 0) -> None:  # noqa: ANN401
         """Give one update to the rule; the device keeps what its algorithm says, where it is accepted."""
@@ -180,6 +204,7 @@ class _Federation:
             self.rule.absorb(fold, delta, Claim(trained.examples, trained.steps, trained.metrics, staleness))
         except Refused:
             self.refused += 1
+            self.owed[device] = []
             return
         mine = self.kept[device]
         for name, change in self.plan.algorithm.learn(delta, self.world.layout).items():
@@ -193,16 +218,18 @@ class _Federation:
             self.refused += fold.count
             return
         self.model, self.memory = outcome.model, outcome.memory
+        self.published.publish(self.model)
 
     def served(self) -> Vector:
-        """Return the model to use, without what an algorithm has put behind it."""
-        return self.rule.serving(self.model, self.memory, self.layout)[: self.world.layout.size]
+        """Return the model to use, as devices have it, without what an algorithm has put behind it."""
+        model = self.published.replica
+        return self.rule.serving(model, self.memory, self.layout)[: self.world.layout.size]
 
     def point(self, number: int, time: float) -> Point:
         """Judge the model."""
         found = self.world.judge.evaluate(self.served())
         accuracy, loss = float(found.get("accuracy", 0.0)), float(found.get("loss", np.inf))
-        return Point(number, time, accuracy, loss, self.bytes_up, self.refused)
+        return Point(number, time, accuracy, loss, self.bytes_up, self.refused, self.published.nbytes)
 
 
 def course(  # noqa: PLR0913 # the last two have names where they are given
@@ -226,13 +253,15 @@ def course(  # noqa: PLR0913 # the last two have names where they are given
 
 def _round(federation: _Federation, number: int, seed: int) -> None:
     world, plan = federation.world, federation.plan
+    federation.round = number
     everyone = len(world.trainers)
     wanted = max(1, round(plan.fraction * everyone))
     cohort = sorted(federation.rng.permutation(everyone)[:wanted].tolist())
+    federation.published.fetch(cohort)
     fold = federation.rule.zero(federation.layout, federation.memory)
     bad = [device for device in cohort if plan.attack is not None and device in world.attackers]
     answers = {
-        device: federation.answer(device, federation.model, _seed(seed, number, device))
+        device: federation.answer(device, federation.published.replica, _seed(seed, number, device))
         for device in cohort
         if device not in bad
     }
@@ -252,7 +281,9 @@ def _attacked(
         return {}
     if attack.poisons_labels:
         return {
-            device: federation.answer(device, federation.model, seed + device, world.liars[device])
+            device: federation.answer(
+                device, federation.published.replica, seed + device, world.liars[device]
+            )
             for device in bad
         }
     seen = np.stack([delta for delta, _ in honest.values()])
@@ -283,6 +314,7 @@ def stream(world: World, plan: Plan, steps: int, seed: int, buffer: Buffer) -> I
     fold = federation.rule.zero(federation.layout, federation.memory)
     while version < steps:
         time, device, base, model = heapq.heappop(busy)
+        federation.round = base
         delta, trained = federation.answer(device, model, _seed(seed, base, device))
         federation.absorb(fold, device, delta, trained, staleness=version - base)
         idle.add(device)
@@ -298,9 +330,14 @@ def stream(world: World, plan: Plan, steps: int, seed: int, buffer: Buffer) -> I
 
 
 def two_processes() -> ProcessPoolExecutor:
+    """Return two workers."""
+    return processes(2)
+
+
+def processes(count: int) -> ProcessPoolExecutor:
     """Return workers whose libraries take one thread each: NumPy reads that from the environment as it is imported."""
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
 
 
 def reached(points: Sequence[Point], target: float) -> Point | None:

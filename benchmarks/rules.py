@@ -23,6 +23,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from benchmarks import rules_peers
 from benchmarks.report import Goal, report
 from benchmarks.rules_peers import CUT, Watch, peak_megabytes, update
@@ -43,17 +45,18 @@ def measure_ours(kind: str, count: int, size: int) -> Measured:
 
     fields = {"attackers": CUT} if kind in {"trimmed_mean", "mean_around_median", "krum"} else {}
     reducer = REDUCERS[kind](**fields)
-    delta = update(0, size)
+    delta = update(0, np.empty(size, np.float32))
     before = peak_megabytes()
     absorbing, reducing = Watch(), Watch()
     with tempfile.TemporaryDirectory() as folder:
         state = reducer.zero(Layout((Variable("w", (size,)),)), Path(folder))
         for number in range(count):
-            delta = update(number, size)
+            update(number, delta)
             with absorbing:
                 reducer.add(state, delta, 10.0)
+        del delta  # as in a round: when it ends, no update is at hand
         with reducing:
-            reducer.result(state)
+            reducer.rounded(state)
         peak = peak_megabytes()
         del state
     first, second = absorbing.figures(), reducing.figures()

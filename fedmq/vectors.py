@@ -139,7 +139,7 @@ def fingerprint(vector: Vector) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(vector, "<f4").data).digest()
 
 
-def is_plain(data: bytes, vector: Vector) -> bool:
+def is_plain(data: bytes | memoryview, vector: Vector) -> bool:
     """Tell whether `data` is the vector as little-endian float32, bit for bit; much cheaper than `fingerprint`."""
     plain = np.ascontiguousarray(vector, "<f4").view(np.uint8)
     return len(data) == plain.size and np.array_equal(np.frombuffer(data, np.uint8), plain)

@@ -9,8 +9,8 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 
 from fedmq.wire.containers import Row, Struct, Table
 from fedmq.wire.envelope import CONTENT_TYPE, VERSION
-from fedmq.wire.fields import Bool, Bytes, Choice, Field, Int, Real, SettingValue, Text
-from fedmq.wire.table import FACTS, FRAME, MESSAGES
+from fedmq.wire.fields import Bool, Bytes, Choice, Field, Int, Name, Real, SettingValue, Text
+from fedmq.wire.table import FACTS, MESSAGES
 from tools.wire_meanings import ABOUT, FIELDS
 
 
@@ -31,10 +31,19 @@ CHANNELS: Final = (
     Channel("task", "all/task", "Task", "The open round.", "aggregator", ("device",), retained=True),
     Channel("model", "all/model", "Manifest", "The newest model.", "aggregator", ("device",), retained=True),
     Channel(
-        "modelFrame",
+        "keyFrame",
         "all/model/{version}/{chunk}",
         "Chunk",
-        "One chunk of a model frame. A device subscribes only while it fetches that version.",
+        "One chunk of a whole model. A device subscribes only while it fetches that version.",
+        "aggregator",
+        ("device",),
+        retained=True,
+    ),
+    Channel(
+        "delta",
+        "all/delta/{version}/{chunk}",
+        "Chunk",
+        "One chunk of what separates a model from the version before it. A device subscribes only while it fetches it.",
         "aggregator",
         ("device",),
         retained=True,
@@ -140,9 +149,7 @@ def document() -> dict[str, Any]:
         "components": {
             "parameters": {name: {"description": about} for name, about in PARAMETERS.items()},
             "messages": {struct.make.__name__: _message(number) for number, struct in MESSAGES.items()},
-            "schemas": {
-                struct.make.__name__: _schema(struct) for struct in (*MESSAGES.values(), FACTS, FRAME)
-            },
+            "schemas": {struct.make.__name__: _schema(struct) for struct in (*MESSAGES.values(), FACTS)},
         },
     }
 
@@ -233,6 +240,8 @@ def schema(field: Field) -> dict[str, Any]:  # noqa: C901, PLR0911 - one row per
             return {"type": "boolean"}
         case Text(most):
             return {"type": "string", "x-most": most}
+        case Name(text, known):
+            return {**schema(text), "x-numbered": list(known)}
         case Bytes(least, most, blank):
             return {"type": "string", "format": "binary", "x-least": 0 if blank else least, "x-most": most}
         case Choice(kind):

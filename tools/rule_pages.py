@@ -2,7 +2,7 @@
 
 Nothing of this is written into docs/, so nothing there can differ from the code: `mkdocs build` makes the pages anew
 each time. In a page, ``<!-- rules: guards -->`` stands for a table of that slot,
-``<!-- kinds: guards -->`` for its names on one line.
+``<!-- kinds: guards -->`` for its names on one line, and ``<!-- needs -->`` for a table of what parts ask of codecs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mkdocs.structure.files import File
 from mkdocs.structure.nav import Navigation, Section
 from mkdocs.structure.pages import Page
 
-from fedmq.inspection.parts import SLOTS, parts
+from fedmq.inspection.parts import ANY_CODEC, SLOTS, parts
 from fedmq.inspection.telling import HEADINGS
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FOLDER: Final = "reference/rules"
 MARKER: Final = re.compile(r"<!-- rules: (\w+) -->")
+NEEDS: Final = "<!-- needs -->"
 KINDS: Final = re.compile(r"<!-- kinds: (\w+) -->")
 
 
@@ -66,7 +67,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 def expanded(markdown: str, folder: str) -> str:
     """Return a page with its lists; `folder` is the way from the page's own to that of the rules."""
-    tables = MARKER.sub(lambda found: listing(found[1]), markdown)
+    tables = MARKER.sub(lambda found: listing(found[1]), markdown.replace(NEEDS, needs(folder)))
     return KINDS.sub(lambda found: kinds(found[1], folder), tables)
 
 
@@ -89,6 +90,16 @@ def listing(slot: str) -> str:
 def kinds(slot: str, folder: str) -> str:
     """Return the names of a slot's parts as one line of Markdown, each with a link to its page."""
     return ", ".join(f"[`{part.kind}`]({folder}/{slot}/{part.kind}.md)" for part in _rows(slot))
+
+
+def needs(folder: str) -> str:
+    """Return the parts and presets that do not take updates in any codec, with their reasons, as a table."""
+    rows = [
+        f"| [`{part.kind}`]({folder}/{part.slot.name}/{part.kind}.md) | {part.slot.singular} | {told} |"
+        for part in parts()
+        if part.slot.name != "presets" and (told := part.doc.sections.get("Codec", ANY_CODEC)) != ANY_CODEC
+    ]
+    return "\n".join(["| part | a | which codec |", "|---|---|---|", *rows])
 
 
 def _rows(slot: str) -> list[Part]:

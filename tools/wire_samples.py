@@ -9,6 +9,7 @@ import hashlib
 import struct
 from dataclasses import dataclass, replace
 
+from fedmq.protocol.frames import Step
 from fedmq.protocol.messages import (
     Beacon,
     Birth,
@@ -26,6 +27,7 @@ from fedmq.protocol.messages import (
 from fedmq.vectors import Layout, Variable
 from fedmq.wire import limits
 from fedmq.wire.chunks import cut
+from fedmq.wire.envelope import encode
 from fedmq.wire.topics import Topics
 
 
@@ -44,9 +46,9 @@ def floats(*numbers: float) -> bytes:
     return struct.pack(f"<{len(numbers)}f", *numbers)
 
 
-def sha256(data: bytes) -> bytes:
-    """Return the digest."""
-    return hashlib.sha256(data).digest()
+def digest(data: bytes) -> bytes:
+    """Return the digest of a chunk's body, or of a replica."""
+    return hashlib.sha256(data).digest()[:8]
 
 
 RUN = bytes.fromhex("a1a2a3a4a5a6a7a8")
@@ -67,10 +69,10 @@ MODEL_1 = floats(0.5, -0.25, 0.125, 1.0, 0.0, 0.0, 0.0, 0.0)
 DELTA = floats(0.25, 0.25, -0.125, 0.0, 0.5, -0.5, 1.0, 2.0)
 MODEL_2 = floats(0.75, 0.0, 0.0, 1.0, 0.5, -0.5, 1.0, 2.0)
 
-FRAME_1 = Frame(1, 0, "float32", len(MODEL_1), 1, sha256(MODEL_1), sha256(MODEL_1))
-FRAME_2 = Frame(2, 1, "float32", len(DELTA), 1, sha256(DELTA), sha256(MODEL_2))
-MANIFEST_1 = Manifest(RUN, 1, LAYOUT.digest, LAYOUT.sizes, (FRAME_1,))
-MANIFEST_2 = Manifest(RUN, 2, LAYOUT.digest, LAYOUT.sizes, (FRAME_1, FRAME_2))
+KEY_FRAME = Frame("float32", "", MODEL_1)
+DELTA_FRAME = Frame("float32", "", DELTA)
+MANIFEST_1 = Manifest(RUN, 1, digest(MODEL_1), 1, 1)
+MANIFEST_2 = Manifest(RUN, 2, digest(MODEL_2), 1, 1, (1,))
 TASK = Task(
     run=RUN,
     round=1,
@@ -119,7 +121,10 @@ REPORT = Report(
 ROUND = (
     Sample("aggregator is there", Beacon(alive=True, run=RUN, epoch=1), TOPICS.beacon, retained=True),
     Sample(
-        "first model, its only chunk", next(cut(MODEL_1, RUN, b"", 100)), TOPICS.frame(1, 0), retained=True
+        "first model, its only chunk",
+        next(cut(encode(KEY_FRAME), RUN, b"", 100)),
+        TOPICS.frame(Step(1, key=True), 0),
+        retained=True,
     ),
     Sample("first model, manifest", MANIFEST_1, TOPICS.manifest, retained=True),
     Sample("device is there", BIRTH, TOPICS.status(DEVICE), retained=True),
@@ -127,7 +132,10 @@ ROUND = (
     Sample("update of the device", UPDATE, TOPICS.update(DEVICE, 1)),
     Sample("receipt for it", RECEIPT, TOPICS.receipt(DEVICE)),
     Sample(
-        "second model, its only chunk", next(cut(DELTA, RUN, b"", 100)), TOPICS.frame(2, 0), retained=True
+        "delta to the second model, its only chunk",
+        next(cut(encode(DELTA_FRAME), RUN, b"", 100)),
+        TOPICS.frame(Step(2), 0),
+        retained=True,
     ),
     Sample("second model, manifest", MANIFEST_2, TOPICS.manifest, retained=True),
     Sample("report of round 1", REPORT, TOPICS.report, retained=True),
@@ -188,16 +196,20 @@ EXTREMES = (
         Manifest(
             RUN,
             300,
-            LAYOUT.digest,
-            (0, 1, 127, 128, 255, 256, 65_535, 65_536),
-            tuple(
-                Frame(
-                    version, base, "int8 | zlib", 70_000, 3, sha256(b"frame %d" % version), sha256(b"replica")
-                )
-                for version, base in ((280, 0), (290, 280), (300, 290))
-            ),
+            digest(b"replica"),
+            290,
+            limits.BLOCKS,
+            (1, 127, 128, 255, 256, 65_535, 65_536, *[9] * 30),
         ),
     ),
+    Sample(
+        "manifest with numbers behind the model",
+        replace(MANIFEST_1, behind=(0, 1, 127, 128, 255, 256, 65_535, 65_536)),
+    ),
+    Sample(
+        "frame of a version that has a key-frame", Frame("int8 | lzma", "float16 | planes", bytes(range(256)))
+    ),
+    Sample("frame without anything", Frame("", "", b"")),
     Sample("update without anything", Update(RUN, UPDATE_ID, 0, LAYOUT.digest, Facts(0), {})),
     Sample(
         "update that claims too much",
@@ -206,7 +218,7 @@ EXTREMES = (
             UPDATE_ID,
             1,
             LAYOUT.digest,
-            Facts(-limits.COUNT, limits.COUNT, {"loss": -1.5e300}),
+            Facts(-limits.COUNT, limits.COUNT, {"loss": -(2.0**127), "mine": 2.0**-149}),
             {"delta": b""},
         ),
     ),

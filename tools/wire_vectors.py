@@ -26,7 +26,7 @@ from tools.wire_samples import (
     UPDATE,
     UPDATE_ID,
     Sample,
-    sha256,
+    digest,
 )
 
 if TYPE_CHECKING:
@@ -88,13 +88,15 @@ def accepted() -> list[dict[str, Any]]:
         ),
         ("a signed integer", b"\x01\xc4\x08" + LAYOUT.digest, b"\xd1\x00\x01\xc4\x08" + LAYOUT.digest),
         ("bytes with a wide length", b"\xc4\x20", b"\xc6\x00\x00\x00\x20"),
-        ("text with a wide length", b"\xa5delta", b"\xda\x00\x05delta"),
-        ("a map with a wide count", b"\x81\xa5delta", b"\xdf\x00\x00\x00\x01\xa5delta"),
+        ("a name in full", b"\x81\x00\xc4", b"\x81\xa5delta\xc4"),
+        ("text with a wide length", b"\x81\x00\xc4", b"\x81\xda\x00\x05delta\xc4"),
+        ("a number of a name with a wide length", b"\x81\x00\xc4", b"\x81\xcd\x00\x00\xc4"),
+        ("a map with a wide count", b"\x81\x00\xc4", b"\xdf\x00\x00\x00\x01\x00\xc4"),
         ("an array with a wide count", b"\x93\x78\x10", b"\xdc\x00\x03\x78\x10"),
-        ("floats of 32 bits", b"\xcb\x3f\xe0" + bytes(6), b"\xca\x3f\x00\x00\x00"),
+        ("floats of 64 bits", b"\xca\x3f\x00\x00\x00", b"\xcb\x3f\xe0" + bytes(6)),
     ]
     rows = [("update of the device", how, data.replace(short, long)) for how, short, long in spellings]
-    rows.append(("task of round 1", "an integer where a float belongs", _with(TASK, seconds=120)))
+    rows.append(("task of round 1", "a float where an integer would do", _with(TASK, seconds=120.0)))
     return [{"message": name, "how": how, "encoded": encoded.hex()} for name, how, encoded in rows]
 
 
@@ -138,7 +140,7 @@ def _broken() -> Iterator[tuple[str, str, bytes]]:
     yield "an extension", "Update", _with(UPDATE, model=msgpack.ExtType(1, b"\x01"))
     yield "nil", "Update", _with(UPDATE, model=None)
     yield "the unused code c1", "Update", data[:3] + b"\xc1" + data[4:]
-    yield "a name twice", "Update", data.replace(b"\x81\xa5delta", b"\x82\xa5delta\xc4\x00\xa5delta")
+    yield "a name twice", "Update", data.replace(b"\x81\x00\xc4", b"\x82\xa5delta\xc4\x00\x00\xc4")
     yield "a name that is bytes", "Update", _with(UPDATE, sections={b"delta": DELTA})
     yield "text that is not UTF-8", "Task", encode(TASK).replace(b"\xa7float32", b"\xa7floa\xff32")
     yield "a surrogate in UTF-8", "Task", encode(TASK).replace(b"\xa7float32", b"\xa7flo\xed\xa0\x80t")
@@ -162,6 +164,9 @@ def _beyond() -> Iterator[tuple[str, str, bytes]]:
     yield "nine sections", "Update", _with(UPDATE, sections={f"section{n}": b"" for n in range(9)})
     yield "a name of 65 bytes", "Update", _with(UPDATE, sections={"x" * 65: b""})
     yield "a name of 33 letters and 66 bytes", "Update", _with(UPDATE, sections={"é" * 33: b""})
+    yield "a number that names nothing", "Update", _with(UPDATE, sections={1: DELTA})
+    yield "a number below all names", "Update", _with(UPDATE, sections={-1: DELTA})
+    yield "a metric beyond 32 bits", "Update", _with(UPDATE, facts=[1, 1, {"loss": 1e39}])
     yield "33 metrics", "Update", _with(UPDATE, facts=[1, 1, {f"metric{n}": 0.5 for n in range(33)}])
     yield "a verdict that is not there", "Receipt", _with(ROUND[6].message, verdict=6)
     yield "a setting that is a list", "Task", _with(TASK, training={"layers": [1, 2]})
@@ -170,19 +175,12 @@ def _beyond() -> Iterator[tuple[str, str, bytes]]:
 
 def _at_odds() -> Iterator[tuple[str, str, bytes]]:
     manifest, chunk = ROUND[8].message, next(cut(DELTA, RUN, b"", 20))
-    first, second = MESSAGES[2].write(manifest)[4]
     yield "an oldest round after the open one", "Task", _with(TASK, oldest=2)
-    yield "a model of no numbers", "Manifest", _with(manifest, sizes=[0])
-    yield "a model beyond 2^29 numbers", "Manifest", _with(manifest, sizes=[2**29, 1])
-    yield "frames that begin with a delta", "Manifest", _with(manifest, frames=[second])
-    yield "frames that end too early", "Manifest", _with(manifest, frames=[first])
-    yield "frames in the wrong order", "Manifest", _with(manifest, frames=[second, first])
-    yield "a frame that leads nowhere", "Manifest", _with(manifest, frames=[first, [2, 2, *second[2:]]])
-    yield (
-        "a frame with more chunks than bytes",
-        "Manifest",
-        _with(manifest, frames=[first, [2, 1, "float32", 1, 2, *second[5:]]]),
-    )
+    yield "more than 2^29 numbers behind the model", "Manifest", _with(manifest, behind=[2**29, 1])
+    yield "a key-frame after the model", "Manifest", _with(manifest, key=3)
+    yield "no delta from the key-frame to the model", "Manifest", _with(manifest, deltas=[])
+    yield "a delta to the first model", "Manifest", _with(manifest, deltas=[1, 1])
+    yield "a delta of no bytes", "Manifest", _with(manifest, deltas=[0])
     yield "a chunk whose index is its count", "Chunk", _with(chunk, index=2)
     yield "a chunk longer than its body", "Chunk", _with(chunk, total=20)
 
@@ -261,7 +259,7 @@ def _cut(name: str, body: bytes, stem: bytes, room: int) -> dict[str, Any]:
     strangers: list[tuple[str, Callable[[Chunk], Chunk]]] = [
         ("another run", lambda piece: dataclasses.replace(piece, run=bytes(8))),
         ("another stem", lambda piece: dataclasses.replace(piece, stem=bytes(8))),
-        ("another digest", lambda piece: dataclasses.replace(piece, digest=sha256(b""))),
+        ("another digest", lambda piece: dataclasses.replace(piece, digest=digest(b""))),
         ("another total", lambda piece: dataclasses.replace(piece, total=piece.total + 1)),
     ]
     return {

@@ -14,6 +14,8 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -23,6 +25,8 @@ from fedmq.aggregator.intake import Intake
 from fedmq.aggregator.keeping import keep_round
 from fedmq.aggregator.modelling import Modelling
 from fedmq.aggregator.postbox import Postbox
+from fedmq.aggregator.steering import Seen, Steering
+from fedmq.codecs.rate import loosest
 from fedmq.errors import ConfigError, MessageError, Refused, StoreError, TransportError
 from fedmq.protocol import coordination as co
 from fedmq.protocol.coordinator import Coordinator, Phase, Terms
@@ -30,8 +34,9 @@ from fedmq.protocol.messages import Beacon, Task, Verdict
 from fedmq.store.checkpoint import State, ledger_of
 from fedmq.transport.interface import Outgoing, Profile
 from fedmq.transport.session import Session
-from fedmq.wire.chunks import chunk_room, cut
-from fedmq.wire.envelope import CONTENT_TYPE, decode, encode
+from fedmq.wire.chunks import chunk_count, chunk_room, cut
+from fedmq.wire.envelope import decode, encode
+from fedmq.wire.limits import METRICS
 from fedmq.wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -39,10 +44,10 @@ if TYPE_CHECKING:
 
     from fedmq.aggregator.intake import Parcel
     from fedmq.aggregator.settings import Federation
-    from fedmq.protocol.messages import Frame, Report
     from fedmq.protocol.messages import Message as Letter
+    from fedmq.protocol.messages import Report
     from fedmq.store.archive import Archive
-    from fedmq.store.checkpoint import CheckpointFolder, Weights
+    from fedmq.store.checkpoint import CheckpointFolder, Encoded, Weights
     from fedmq.store.journal import Journal, Piece, Spot
     from fedmq.store.modelfile import StoredModel
     from fedmq.transport.interface import Connection, Transport
@@ -82,9 +87,9 @@ class Aggregator:
     ) -> None:
         """Go on from the checkpoint in `folder`, or found the federation with the `first` model.
 
-        `evaluate` is asked about each new model, where held-out data is at hand; `on_report` hears of every round.
-        `entropy` gives the run's name and the cohorts' secret, so a simulation can repeat a run. Accepted updates are
-        kept in `archive`, where one is given, and nowhere else once their round has closed.
+        `evaluate` is asked about each new model (`Modelling.evaluated`), where held-out data is at hand; `on_report`
+        hears of every round. `entropy` gives the run's name and the cohorts' secret, so a simulation can repeat a run.
+        Accepted updates are kept in `archive`, where one is given, and nowhere else once their round has closed.
         Raises ConfigError when the checkpoint belongs to another model, StoreError when it cannot be read.
         """
         self.federation = federation
@@ -97,6 +102,7 @@ class Aggregator:
         self._writer = ThreadPoolExecutor(1, "fedmq-journal")
         self._worker = ThreadPoolExecutor(1, "fedmq-fold")
         self._state, self.modelling = self._load(first)
+        self._steering = self._make_steering()
         self._archive = archive
         if archive is not None:
             archive.begin(self._state, self.modelling.plain, self.modelling.weights)
@@ -126,6 +132,7 @@ class Aggregator:
 
     async def run(self) -> str:
         """Serve until the federation has ended, and return why. Cancelling it stops the process, not the federation."""
+        self._board.take_down(self._gone())
         await self._put_model()
         session = asyncio.create_task(self._session.run())
         try:
@@ -203,7 +210,7 @@ class Aggregator:
             run=self._state.run,
             layout=self._state.layout,
             seed=self._state.seed,
-            codec=str(self.federation.encoding.up),
+            codec=str(self._steering.up),
             update_bytes=self._update_bytes(),
             training=self.federation.telling,
         )
@@ -215,9 +222,20 @@ class Aggregator:
             ledger=ledger_of(self._state),
         )
 
+    def _make_steering(self) -> Steering:
+        encoding, recent = self.federation.encoding, self._state.progress.recent
+        self.modelling.codecs.recall({opened.round: opened.codec for opened in recent})
+        earlier = (opened.codec for opened in recent if opened.codec)
+        return Steering(encoding.budget, encoding.up, encoding.down, earlier)
+
     def _update_bytes(self) -> int:
-        """Return the most bytes that an update can take: what its codec can give, and room for facts."""
-        return self.federation.encoding.up.most_bytes(self.modelling.layout.sizes) + FACTS_BYTES
+        """Return the most bytes that an update can take: what its codec can give, and room for facts.
+
+        However a budget turns the codec: late updates come in codecs of earlier rounds.
+        """
+        encoding = self.federation.encoding
+        codec = loosest(encoding.up) if encoding.budget.up else encoding.up
+        return codec.most_bytes(self.modelling.layout.sizes) + FACTS_BYTES
 
     def _start(self) -> None:
         """Begin, or take up the round that a stop interrupted."""
@@ -373,14 +391,25 @@ class Aggregator:
         await self._retire_journal()
         self._errand(self._put_manifest())
         evaluation = await self._evaluate(self.modelling.evaluated()) if self._evaluate else {}
+        self._steer(effect.round, moved.weights, present)
         self._dispatch(co.Stepped(effect.round, effect.version, self._bytes_down(moved.weights), evaluation))
+
+    def _steer(self, round_: int, weights: Weights, present: int) -> None:
+        """Turn the codecs of what follows by what this round took, where there is a budget to keep to."""
+        tally, last = self._coordinator.ledger.tally, weights.frames[-1]
+        seconds = self._clock() - self._coordinator.opened
+        step = 0 if last.step.key else len(last.body)
+        self._steering.seen(Seen(round_, tally.received, tally.bytes_up, present, seconds, step))
+        self._coordinator.turn(str(self._steering.up))
+        self.modelling.downlink.down = self._steering.down
 
     async def _keep(self, weights: Weights, present: int) -> None:
         """Keep the round's updates where that is wanted, before the checkpoint closes it: so none can be missed."""
         journal = self._intake.journal
         if self._archive is not None and journal is not None:
             taken = self._coordinator.ledger.taken()
-            await self._in(self._worker, keep_round, self._archive, journal, taken, weights, present)
+            keep = partial(keep_round, codecs=self.modelling.codecs.lines)
+            await self._in(self._worker, keep, self._archive, journal, taken, weights, present)
 
     async def _discard(self) -> None:
         """Forget the round, once the checkpoint says that it is closed: its number must not be given out again."""
@@ -406,6 +435,10 @@ class Aggregator:
             del self._closed[0]
 
     def _tell(self, report: Report) -> None:
+        ours = self._steering.figures(report.round)
+        if ours:
+            theirs = dict(islice(report.metrics.items(), METRICS - len(ours)))
+            report = replace(report, metrics={**theirs, **ours})
         if self._on_report is not None:
             self._on_report(report)
         self._errand(self._put(self.topics.report, report))
@@ -441,36 +474,44 @@ class Aggregator:
         """Put up the model as it stands; with `anew`, also the frames that stand already, in other chunks."""
         await self._put_frames(anew=anew)
         await self._put_manifest()
+        await self._clear_old_frames()
 
     async def _put_frames(self, *, anew: bool = False) -> None:
         """Put up the frames that lead to the current version."""
         standing = set() if anew else set(self._board.topics())
-        for frame, body in self.modelling.weights.frames:
-            if self.topics.frame(frame.version, 0) not in standing:
-                await self._board.put(self._chunks(frame, body))
+        for encoded in self.modelling.weights.frames:
+            if self.topics.frame(encoded.step, 0) not in standing:
+                await self._board.put(self._chunks(encoded))
 
-    def _chunks(self, frame: Frame, body: bytes) -> Iterator[Outgoing]:
-        for chunk in cut(body, self._state.run, b"", self._room, frame.digest):
-            topic = self.topics.frame(frame.version, chunk.index)
-            yield Outgoing(topic, encode(chunk), retain=True, content_type=CONTENT_TYPE)
+    def _chunks(self, encoded: Encoded) -> Iterator[Outgoing]:
+        for chunk in cut(encoded.body, self._state.run, b"", self._room, encoded.digest):
+            topic = self.topics.frame(encoded.step, chunk.index)
+            yield Outgoing(topic, encode(chunk), retain=True)
 
     async def _put_manifest(self) -> None:
-        await self._put(self.topics.manifest, self.modelling.manifest(self._room))
+        await self._put(self.topics.manifest, self.modelling.manifest())
 
     async def _clear_old_frames(self) -> None:
-        """Take down the frames that the manifest no longer names."""
-        named = {frame.version for frame, _ in self.modelling.weights.frames}
+        """Take down the chunks that are of no frame that stands: of older frames, or of another cutting."""
+        frames = self.modelling.weights.frames
+        counts = {each.step: chunk_count(len(each.body), self._room) for each in frames}
         places = ((topic, self.topics.parse_frame(topic)) for topic in self._board.topics())
         await self._board.clear(
-            [topic for topic, place in places if place is not None and place[0] not in named]
+            [topic for topic, place in places if place is not None and place[1] >= counts.get(place[0], 0)]
         )
 
+    def _gone(self) -> Iterator[str]:
+        """Yield the topics that an earlier life of this process may have left standing."""
+        for step, nbytes in self.modelling.weights.gone:
+            for index in range(chunk_count(nbytes, self._room)):
+                yield self.topics.frame(step, index)
+
     async def _put(self, topic: str, message: Letter) -> None:
-        await self._board.put([Outgoing(topic, encode(message), retain=True, content_type=CONTENT_TYPE)])
+        await self._board.put([Outgoing(topic, encode(message), retain=True)])
 
     def _bytes_down(self, weights: Weights) -> int:
         """Return what one device that kept up downloads for this version."""
-        return len(weights.frames[-1][1])
+        return len(weights.frames[-1].body)
 
     def _beacon_message(self, *, alive: bool) -> Beacon:
         return Beacon(
@@ -479,7 +520,7 @@ class Aggregator:
 
     def _beacon(self, *, alive: bool) -> Outgoing:
         data = encode(self._beacon_message(alive=alive))
-        return Outgoing(self.topics.beacon, data, retain=True, content_type=CONTENT_TYPE)
+        return Outgoing(self.topics.beacon, data, retain=True)
 
     # --- workers ------------------------------------------------------------------------------------------------------
 

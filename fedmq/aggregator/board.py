@@ -66,6 +66,10 @@ class Board:
                 if await self._try(self._cleared[topic]):
                     del self._cleared[topic]
 
+    def take_down(self, topics: Iterable[str]) -> None:
+        """Take these down on the next connection, though it was not this board that put them up."""
+        self._cleared |= {topic: Outgoing(topic, b"", retain=True) for topic in topics}
+
     def topics(self) -> list[str]:
         """Return the topics that stand."""
         return list(self._wanted)

@@ -15,7 +15,7 @@ from fedmq.wire.chunks import Collector
 from fedmq.wire.envelope import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fedmq.store.archive import Archive, Recording
     from fedmq.store.checkpoint import Weights
@@ -27,10 +27,19 @@ Taken: TypeAlias = Collection[tuple[str, bytes]]
 """Device and id of the updates that one round has accepted."""
 
 
-def keep_round(archive: Archive, journal: Journal, taken: Taken, weights: Weights, present: int = 0) -> None:
+def keep_round(  # noqa: PLR0913 - what a round's file says
+    archive: Archive,
+    journal: Journal,
+    taken: Taken,
+    weights: Weights,
+    present: int = 0,
+    *,
+    codecs: Mapping[int, str] | None = None,
+) -> None:
     """Keep the updates that a round has accepted and that made `weights` while `present` devices were there. Blocking.
 
-    A disk that refuses ends the keeping, not the federation: that lives from its checkpoints alone.
+    `codecs` are those of the rounds that these updates may answer; the task's alone where none are given. A disk that
+    refuses ends the keeping, not the federation: that lives from its checkpoints alone.
     """
     task = decode(journal.opening, Task)
     kept = KeptRound(
@@ -42,6 +51,7 @@ def keep_round(archive: Archive, journal: Journal, taken: Taken, weights: Weight
         present=present,
         task=journal.opening,
         settings=archive.settings,
+        codecs=tuple((codecs or {}).items()),
     )
     try:
         archive.keep(kept, map(journal.read, _places(journal, taken)))

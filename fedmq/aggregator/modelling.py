@@ -5,34 +5,30 @@ Everything here is ordinary blocking code; the shell calls it from one worker th
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedmq.aggregator.downlink import Downlink
+from fedmq.aggregator.roundcodecs import RoundCodecs
 from fedmq.algorithms import MOST_LENGTHS
-from fedmq.codecs import parse
 from fedmq.errors import ConfigError, MessageError, MisuseError
-from fedmq.protocol.messages import DELTA, Frame, Manifest
-from fedmq.protocol.seeds import frame_seed, update_seed
+from fedmq.protocol.frames import blocks
+from fedmq.protocol.messages import DELTA, Manifest
+from fedmq.protocol.seeds import update_seed
 from fedmq.rules import Claim
-from fedmq.store.checkpoint import Weights
-from fedmq.vectors import fingerprint, is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from fedmq.aggregator.settings import Federation
     from fedmq.algorithms import Algorithm
     from fedmq.protocol.messages import Task, Update
     from fedmq.rules import AnyRule, Fold
+    from fedmq.store.checkpoint import Weights
     from fedmq.vectors import Layout, Vector
-
-FIRST_VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +65,25 @@ class Modelling:
         self._rule.zero(self.layout, weights.memory)  # says now what the first round would
         self._fold: Fold | None = None
         self._task: Task | None = None
-        self._codec = federation.encoding.up
+        self.codecs = RoundCodecs(str(federation.encoding.up))
+        self.downlink = Downlink(federation.encoding, run, self.layout.sizes)
 
     @classmethod
     def found(
         cls, federation: Federation, run: bytes, model: Layout, vector: Vector, *, folder: Path | None = None
     ) -> Modelling:
         """Begin a federation from the first model; what its algorithm adds begins at zero."""
-        extended = np.zeros(federation.algorithm.extend(model).size, np.float32)
+        layout = federation.algorithm.extend(model)
+        extended = np.zeros(layout.size, np.float32)
         extended[: model.size] = vector
-        nothing = Weights(0, extended, np.zeros_like(extended))
-        modelling = cls(federation, run, model, nothing, folder=folder)
-        modelling.weights = modelling._next_weights(FIRST_VERSION, extended, {}, key_frame=True)
-        return modelling
-
-    def trimmed(self, vector: Vector) -> Vector:
-        """Return the model's part of a vector, without what the algorithm has put behind it."""
-        return vector[: self.plain.size]
+        first = Downlink(federation.encoding, run, layout.sizes).first(extended)
+        return cls(federation, run, model, first, folder=folder)
 
     def evaluated(self) -> Vector:
-        """Return the vector to evaluate: the model that devices would download now, or what its rule keeps instead."""
+        """Return the vector to evaluate: the model that devices would download now, or what its rule keeps instead.
+
+        It is of the model's layout, but for algorithms that have several models: see `Algorithm.apart`.
+        """
         return self._serving(self.weights.replica)
 
     def served(self) -> Vector:
@@ -99,7 +94,8 @@ class Modelling:
         """Open an empty fold for the task's round; `present` devices are there, as far as is known yet."""
         self._rule = self.federation.algorithm.govern(self.federation.rule, present)
         self._fold = self._rule.zero(self.layout, self.weights.memory, self._folder)
-        self._task, self._codec = task, parse(task.codec)
+        self._task = task
+        self.codecs.open(task)
 
     def discard(self) -> None:
         """Drop the fold: its round was abandoned."""
@@ -117,11 +113,9 @@ class Modelling:
             raise MisuseError("an update came to be absorbed while no round is open")
         if DELTA not in update.sections:
             raise MessageError(f"the update has no section {DELTA!r}")
-        delta = self._codec.decode(
-            update.sections[DELTA],
-            self.layout.sizes,
-            seed=update_seed(update.run, self._task.round if round_ is None else round_, update.update),
-        )
+        answered = self._task.round if round_ is None else round_
+        seed = update_seed(update.run, answered, update.update)
+        delta = self.codecs.of(answered).decode(update.sections[DELTA], self.layout.sizes, seed=seed)
         facts = update.facts
         staleness = self._task.model - update.model
         self._rule.absorb(self._fold, delta, Claim(facts.examples, facts.steps, facts.metrics, staleness))
@@ -135,47 +129,27 @@ class Modelling:
             raise MisuseError("a round came to be finished that was never opened")
         rule = self.federation.algorithm.govern(self.federation.rule, present)
         outcome = rule.finish(self._fold, self.weights.vector)
-        whole = len(self.weights.frames) >= self.federation.encoding.keyframe_every
-        self.weights = self._next_weights(version, outcome.model, outcome.memory, key_frame=whole)
+        self.weights = self.downlink.then(self.weights, version, outcome.model, outcome.memory)
         self._fold = None
         return Moved(self.weights, outcome.measurements)
 
-    def manifest(self, room: int) -> Manifest:
-        """Return the manifest of the current weights, whose frames are cut into chunks of `room` bytes."""
-        frames = tuple(replace(frame, chunks=chunk_count(body, room)) for frame, body in self.weights.frames)
-        return Manifest(self.run, self.weights.version, self.plain.digest, self.layout.sizes, frames)
+    def manifest(self) -> Manifest:
+        """Return the manifest of the current weights."""
+        weights = self.weights
+        key, *deltas = weights.frames
+        return Manifest(
+            run=self.run,
+            version=weights.version,
+            replica=weights.digest,
+            key=key.step.version,
+            key_blocks=blocks(len(key.body)),
+            deltas=tuple(blocks(len(each.body)) for each in deltas),
+            behind=self.layout.sizes[len(self.plain.sizes) :],
+        )
 
     def _serving(self, vector: Vector) -> Vector:
-        return self.trimmed(self._rule.serving(vector, self.weights.memory, self.layout))
-
-    def _next_weights(
-        self, version: int, vector: Vector, memory: Mapping[str, NDArray[Any]], *, key_frame: bool
-    ) -> Weights:
-        """Encode the whole model, or what separates it from the replica that every device holds.
-
-        What a delta frame rounds away stays in the difference, so the next frame makes it good: the replica follows the
-        model in a closed loop.
-        """
-        old, codec = self.weights, self.federation.encoding.down
-        seed = frame_seed(self.run, version)
-        body = codec.encode(vector if key_frame else vector - old.replica, self.layout.sizes, seed=seed)
-        if key_frame and codec.exact:
-            replica = vector  # one copy less to hold, and to write into each checkpoint
-        else:
-            decoded = codec.decode(body, self.layout.sizes, seed=seed)
-            replica = decoded if key_frame else old.replica + decoded
-        digest = hashlib.sha256(body).digest()
-        frame = Frame(
-            version=version,
-            base=0 if key_frame else old.version,
-            codec=str(codec),
-            nbytes=len(body),
-            chunks=1,
-            digest=digest,
-            replica=digest if is_plain(body, replica) else fingerprint(replica),
-        )
-        earlier = () if key_frame else old.frames
-        return Weights(version, vector, replica, memory, (*earlier, (frame, body)))
+        served = self._rule.serving(vector, self.weights.memory, self.layout)
+        return self.federation.algorithm.shown(served, self.plain)
 
 
 def _require_layout(algorithm: Algorithm, model: Layout, layout: Layout, vector: Vector) -> None:
@@ -189,8 +163,3 @@ def _require_layout(algorithm: Algorithm, model: Layout, layout: Layout, vector:
             f"the folder holds a vector of {vector.size} numbers, under {algorithm} there are {layout.size}: "
             "was the federation begun under another algorithm? Go on with that one, or begin anew in another folder"
         )
-
-
-def chunk_count(body: bytes, room: int) -> int:
-    """Return into how many chunks of at most `room` bytes a body is cut."""
-    return max(1, -(-len(body) // room))

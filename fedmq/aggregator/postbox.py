@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from fedmq.errors import TransportError
 from fedmq.transport.interface import Outgoing
-from fedmq.wire.envelope import CONTENT_TYPE, encode
+from fedmq.wire.envelope import encode
 
 if TYPE_CHECKING:
     from fedmq.protocol.messages import Receipt
@@ -36,12 +36,7 @@ class Postbox:
 
     def post(self, device: str, receipt: Receipt) -> None:
         """Send this receipt soon."""
-        outgoing = Outgoing(
-            self._topics.receipt(device),
-            encode(receipt),
-            content_type=CONTENT_TYPE,
-            correlation=receipt.update,
-        )
+        outgoing = Outgoing(self._topics.receipt(device), encode(receipt))
         try:
             self._waiting.put_nowait(outgoing)
         except asyncio.QueueFull:

@@ -9,6 +9,7 @@ train and what they send. Every algorithm works with every rule of four slots.
 
 from fedmq.algorithms.algorithm import MOST_LENGTHS, Algorithm, Kept, Plain
 from fedmq.algorithms.clusters import Clusters
+from fedmq.algorithms.differences import Differences
 from fedmq.algorithms.feddyn import FedDyn
 from fedmq.algorithms.fednova import FedNova
 from fedmq.algorithms.fedprox import FedProx
@@ -20,6 +21,7 @@ __all__ = [
     "MOST_LENGTHS",
     "Algorithm",
     "Clusters",
+    "Differences",
     "FedDyn",
     "FedNova",
     "FedProx",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmq.rules.needs import Needs
 from fedmq.vectors import Layout, Variable, Vector
 
 if TYPE_CHECKING:
@@ -47,15 +48,30 @@ class Algorithm(Protocol):
 
     kind: ClassVar[str]
     """The name in configuration and tasks."""
+    feeds_back: ClassVar[bool] = False
+    """True where it makes good by itself what codecs lose, so that a codec with `feedback` has nothing to do."""
 
     @property
     def telling(self) -> Mapping[str, Setting]:
         """What a task's `training` tells devices of it; see `fedmq.algorithms.told`."""
         return {}
 
+    @property
+    def needs(self) -> Needs:
+        """What it asks of the updates' codec, beside what the rule does."""
+        return Needs()
+
     def extend(self, layout: Layout) -> Layout:
         """Return the layout of the vector that travels: `layout`'s variables first."""
         return layout
+
+    def shown(self, model: Vector, layout: Layout) -> Vector:
+        """Return the part of a vector that is evaluated and saved: the model, without what was put behind it."""
+        return model[: layout.size]
+
+    def apart(self, model: Vector, layout: Layout) -> Mapping[str, Vector]:
+        """Return the plain models in what is shown, by name; a single one has none."""
+        return {"": model[: layout.size]}
 
     # --- the aggregator's half
 
@@ -90,6 +106,17 @@ class Algorithm(Protocol):
         Raises Refused where the trainer's optimizer is none that the algorithm can work with.
         """
         return trained - model
+
+    def lessen(self, delta: Vector, layout: Layout, kept: Kept) -> Vector:  # noqa: ARG002 # for those that remember
+        """Return what is sent of the update's delta, where the aggregator knows a part of it."""
+        return delta
+
+    def fed_back(self, layout: Layout) -> NDArray[np.bool_] | None:  # noqa: ARG002 # as above
+        """Return the mask of the numbers to which a codec's error feedback applies; None for all.
+
+        It is False where what a codec lost is in the next update anyhow, and would be sent twice.
+        """
+        return None
 
     def learn(self, delivered: Vector, layout: Layout) -> Kept:  # noqa: ARG002 # as above
         """Return what is added to the device's own vectors once `delivered` is accepted.

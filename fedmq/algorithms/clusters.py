@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from fedmq.algorithms.algorithm import Algorithm, Look, Setting
-from fedmq.errors import Refused
+from fedmq.algorithms.algorithm import MOST_LENGTHS, Algorithm, Look, Setting
+from fedmq.errors import ConfigError, Refused
 from fedmq.rules.hybrids import ByCluster
 from fedmq.rules.hybrids.stack import slots, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from fedmq.rules import AnyRule
     from fedmq.rules.hybrids.pieces import Piece
@@ -42,11 +44,12 @@ class Clusters(Algorithm):
 
     Use it when devices fall into a few kinds that want different answers to the same question: left- and right-handed
     people, machines of two makes. Where one model fits all, it only thins out the data of each. A new device chooses
-    as all others do, so it needs no history. What the aggregator itself evaluates and saves as the model is the first,
-    that of the largest group at the split: judge clusters by what devices report.
+    as all others do, so it needs no history. Clusters are judged by the devices: what they report is of the model that
+    each has chosen, and so is what a simulation measures; it saves every model. The first is that of the largest group
+    at the split.
 
-    Configuration: `kind = "clusters"`, `models` (default 2), `rounds` (before the split; default 10), `agreement`
-    (above 0 and at most 1, the default, at which only `rounds` counts).
+    Configuration: `kind = "clusters"`, `models` (default 2, at most 16), `rounds` (before the split; default 10),
+    `agreement` (above 0 and at most 1, the default, at which only `rounds` counts).
 
     Example:
         >>> from fedmq.vectors import Layout, Variable
@@ -63,6 +66,10 @@ class Clusters(Algorithm):
         ByCluster(
             models=self.models, rounds=self.rounds, agreement=self.agreement
         )  # which says what is wrong
+        if self.models > MOST_LENGTHS:
+            raise ConfigError(
+                f"clusters has models {self.models}, wants {MOST_LENGTHS} at most: devices hold no longer vectors"
+            )
 
     @property
     def telling(self) -> Mapping[str, Setting]:
@@ -73,6 +80,17 @@ class Clusters(Algorithm):
         """Put the other models behind the first."""
         return stacked(layout, self.models)
 
+    def shown(self, model: Vector, layout: Layout) -> Vector:  # noqa: ARG002 # the interface's
+        """Return all models, one behind the other."""
+        return model
+
+    def apart(self, model: Vector, layout: Layout) -> Mapping[str, Vector]:
+        """Return each model that has begun, as ``cluster-0`` and so on; before the split the only one."""
+        begun = self._begun(model, layout)
+        if len(begun) == 1:
+            return {"": begun[0]}
+        return {f"cluster-{number}": own for number, own in begun.items()}
+
     def govern(self, rule: AnyRule, present: int = 0) -> AnyRule:  # noqa: ARG002 # it counts updates, not devices
         """Have the rule work for each model on its own."""
         return ByCluster(rule, self.models, self.rounds, self.agreement)
@@ -82,12 +100,16 @@ class Clusters(Algorithm):
 
         Raises Refused where there are several, and the device holds no examples back to tell them by.
         """
-        places = slots(self.extend(layout), self.models)
-        begun = [0, *(number for number in range(1, self.models) if places[number].of(model).any())]
+        begun = self._begun(model, layout)
         if len(begun) == 1:
             return Member(self.models)
-        losses = [_loss(look(places[number].of(model))) for number in begun]
-        return Member(self.models, begun[int(np.argmin(losses))])
+        losses = [_loss(look(own)) for own in begun.values()]
+        return Member(self.models, list(begun)[int(np.argmin(losses))])
+
+    def _begun(self, model: Vector, layout: Layout) -> Mapping[int, Vector]:
+        """Return the models by number, but those that are still zeros; the first one always."""
+        owns = (place.of(model) for place in slots(self.extend(layout), self.models))
+        return {number: own for number, own in enumerate(owns) if not number or own.any()}
 
     def __str__(self) -> str:
         return f"clusters({self.models} models, {self.rounds} rounds of one)"
@@ -115,6 +137,13 @@ class Member(Algorithm):
         delta = np.zeros_like(model)
         place.put(trained - place.of(model), delta)
         return delta
+
+    def fed_back(self, layout: Layout) -> NDArray[np.bool_]:
+        """Return the mask of the chosen model: an update moves no other, and what those are owed waits."""
+        mask = np.zeros(self.extend(layout).size, np.bool_)
+        for span in self._place(layout).spans:
+            mask[span] = True
+        return mask
 
     def _place(self, layout: Layout) -> Piece:
         places: Sequence[Piece] = slots(self.extend(layout), self.models)

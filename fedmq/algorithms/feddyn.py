@@ -11,6 +11,7 @@ import numpy as np
 from fedmq.algorithms.algorithm import Algorithm, Kept, Setting, recalled, spread
 from fedmq.algorithms.govern import Census, Governed, governed
 from fedmq.descent import Pull
+from fedmq.rules.needs import REMEMBERS, Needs
 from fedmq.rules.settings import require
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class FedDyn(Algorithm):
     def telling(self) -> Mapping[str, Setting]:
         """Its name and alpha."""
         return {"algorithm": self.kind, "algorithm.alpha": self.alpha}
+
+    @property
+    def needs(self) -> Needs:
+        """A small error: see the reason."""
+        return Needs("small", self.kind, REMEMBERS)
 
     def govern(self, rule: AnyRule, present: int = 0) -> AnyRule:
         """Have the step move by the reduced delta and the drift that it makes good."""

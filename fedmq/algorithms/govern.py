@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fedmq.rules import Absorbed, AnyRule, Claim, Fold, Memory, Outcome, Prepared, Reduced
+    from fedmq.rules.needs import Needs
     from fedmq.vectors import Layout, Vector
 
 FLEET = "algorithm.fleet"
@@ -58,6 +59,11 @@ class Governed(ABC):
     """A rule of four slots with something between its halves: `reduced`, and what else an algorithm overrides."""
 
     rule: Rule
+
+    @property
+    def needs(self) -> Needs:
+        """What the rule does."""
+        return self.rule.needs
 
     def zero(self, layout: Layout, memory: Memory = EMPTY, folder: Path | None = None) -> Fold:
         """Return an empty fold."""

@@ -11,10 +11,13 @@ from fedmq.algorithms.algorithm import Algorithm, Kept, Setting, controlled, pre
 from fedmq.algorithms.govern import Census, Governed, governed
 from fedmq.descent import Pull
 from fedmq.errors import Refused
+from fedmq.rules.needs import REMEMBERS, Needs
 from fedmq.rules.settings import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from fedmq.rules import AnyRule, Fold, Reduced
     from fedmq.vectors import Layout, Vector
@@ -70,6 +73,11 @@ class Scaffold(Algorithm):
         """Its name: a device needs no more."""
         return {"algorithm": self.kind}
 
+    @property
+    def needs(self) -> Needs:
+        """A small error: see the reason."""
+        return Needs("small", self.kind, REMEMBERS)
+
     def extend(self, layout: Layout) -> Layout:
         """Put the control variate behind the model: one number for each trainable one."""
         return controlled(layout, CONTROL)
@@ -94,6 +102,10 @@ class Scaffold(Algorithm):
         delta = trained - model[: layout.size]
         change = -delta[layout.trainable].astype(np.float64) / reach - model[layout.size :]
         return np.concatenate((delta, change.astype(np.float32)))
+
+    def fed_back(self, layout: Layout) -> NDArray[np.bool_]:
+        """Return the mask of the model: each change of ``c_i`` is what is missing of it, and so makes good losses."""
+        return ~prefixed(self.extend(layout), CONTROL)
 
     def learn(self, delivered: Vector, layout: Layout) -> Kept:
         """Return the change of ``c_i``."""

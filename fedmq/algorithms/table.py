@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedmq.algorithms.algorithm import Algorithm, Plain, Setting
 from fedmq.algorithms.clusters import Clusters
+from fedmq.algorithms.differences import Differences
 from fedmq.algorithms.feddyn import FedDyn
 from fedmq.algorithms.fednova import FedNova
 from fedmq.algorithms.fedprox import FedProx
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ALGORITHMS: Mapping[str, type[Algorithm]] = MappingProxyType(
-    {found.kind: found for found in (Plain, FedProx, Scaffold, FedNova, FedDyn, Clusters)}
+    {found.kind: found for found in (Plain, FedProx, Scaffold, FedNova, FedDyn, Clusters, Differences)}
 )
 """Every algorithm by the `kind` that configuration and tasks name it with."""
 

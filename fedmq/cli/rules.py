@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import Final
 
 import click
 
-_STYLES: Final = {"heading": {"bold": True}, "name": {"fg": "cyan"}, "quiet": {"dim": True}}
+from fedmq.cli.styles import style
 
 
 @click.command()
@@ -32,11 +31,7 @@ def rules(name: str | None, as_json: bool) -> None:
         return
     width = shutil.get_terminal_size().columns
     if name is None:
-        lines = list(overview(found, width, _style))
+        lines = list(overview(found, width, style))
     else:
-        lines = "\n\n\n".join("\n".join(in_full(part, width, _style)) for part in found).splitlines()
+        lines = "\n\n\n".join("\n".join(in_full(part, width, style)) for part in found).splitlines()
     click.echo("\n".join(lines))
-
-
-def _style(text: str, role: str) -> str:
-    return click.style(text, **_STYLES[role])  # type: ignore[arg-type]

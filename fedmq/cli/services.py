@@ -43,6 +43,7 @@ def aggregate(file: Path, check: bool, keep_updates: bool | None) -> None:
         click.echo(_explain(settings))
         return
     from fedmq.aggregator.aggregator import Aggregator
+    from fedmq.aggregator.pairing import advice
     from fedmq.simulate.narration import HEADING, line
     from fedmq.simulate.runfolder import RoundRow
     from fedmq.store.checkpoint import CheckpointFolder
@@ -65,6 +66,8 @@ def aggregate(file: Path, check: bool, keep_updates: bool | None) -> None:
             archive=_archive(settings),
         )
         click.echo(f"federation {federation.name} on {transport.address}, rule {federation.rule}")
+        for sentence in advice(federation):
+            click.echo(f"note: {sentence}")
         click.echo(HEADING)
         click.echo(f"ended: {await aggregator.run()}")
 
@@ -72,13 +75,19 @@ def aggregate(file: Path, check: bool, keep_updates: bool | None) -> None:
 
 
 def _explain(settings: AggregatorFile) -> str:
+    from fedmq.aggregator.pairing import advice
+    from fedmq.aggregator.steering import Budget
+    from fedmq.config.encoding import name_of
+
     federation = settings.settings()
     rows = {
         "federation": federation.name,
         "broker": settings.broker.open().address,
         "rule": federation.rule,
+        "encoding": name_of(federation.encoding),
         "up": federation.encoding.up,
-        "down": federation.encoding.down,
+        "models": federation.encoding.models,
+        **({"budget": federation.encoding.budget} if federation.encoding.budget != Budget() else {}),
         "rounds": federation.policy,
         "stop": federation.stop,
         "training": federation.training,
@@ -86,7 +95,8 @@ def _explain(settings: AggregatorFile) -> str:
         if settings.store.keep_updates
         else "not kept",
     }
-    return "\n".join(f"{name:<11} {value}" for name, value in rows.items())
+    lines = [f"{name:<11} {value}" for name, value in rows.items()]
+    return "\n".join([*lines, *(f"note: {sentence}" for sentence in advice(federation))])
 
 
 def _archive(settings: AggregatorFile) -> Archive | None:
@@ -141,6 +151,7 @@ def device(file: Path, name: str | None) -> None:
     trainer = build_trainer(settings.trainer.kind)(
         settings.trainer.module, known_as, settings.trainer.options
     )
+    meter = settings.link.meter(folder)
     identity = Identity(table.federation, known_as, next_session(folder))
     click.echo(
         f"device {known_as} of {table.federation} on {transport.address}: {trainer.examples} examples, {trainer.name}"
@@ -154,6 +165,7 @@ def device(file: Path, name: str | None) -> None:
             outbox=outbox,
             keepsakes=keepsakes,
             keep_alive=table.stay,
+            meter=meter,
             on_verdict=_told,
         )
         await running.run()

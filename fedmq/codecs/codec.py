@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final, get_args
 import numpy as np
 
 from fedmq.codecs.counter import SEEDS
+from fedmq.codecs.eden import Eden
 from fedmq.codecs.entropy import Plain
-from fedmq.codecs.layout import Dense
+from fedmq.codecs.layout import Dense, usual_layout
+from fedmq.codecs.rotation import Rotate
 from fedmq.codecs.spelling import spell
 from fedmq.codecs.stages import Bound, ErrorSize, Quantised
 from fedmq.errors import ConfigError, DecodeError, MisuseError, Refused
@@ -31,7 +33,7 @@ class Codec:
     Where there is a `feedback`, whoever encodes adds to each vector what earlier ones lost; `encode` and `decode` know
     nothing of it, and messages are no different.
 
-    Raises ConfigError when the layout is of no use for the quantiser's symbols.
+    Raises ConfigError when the layout is of no use for the quantiser's symbols, or `eden` is not behind `rotate`.
     """
 
     quantiser: Quantiser
@@ -46,9 +48,17 @@ class Codec:
                 f"layout `{self.layout.name}` is of no use for the symbols of `{spell(self.quantiser)}`: "
                 f"take `{Dense.name}`, or leave it out"
             )
+        if isinstance(self.quantiser, Eden) and not self._rotations:
+            raise ConfigError(
+                f"`{spell(self.quantiser)}` takes all numbers to be alike, which a rotation makes them: "
+                f"write `{Rotate.name} | {spell(self.quantiser)}`"
+            )
 
     def __str__(self) -> str:
-        rest = [stage for stage in (self.layout, self.entropy) if stage not in (Dense(), Plain())]
+        usual = (usual_layout(self.quantiser.alphabet), Plain())
+        rest = [
+            stage for stage, plain in zip((self.layout, self.entropy), usual, strict=True) if stage != plain
+        ]
         memory = () if self.feedback is None else (self.feedback,)
         return " | ".join(map(spell, (*memory, *self.transforms, self.quantiser, *rest)))
 
@@ -60,12 +70,41 @@ class Codec:
     @property
     def per_update_error(self) -> ErrorSize:
         """How far one decoded update may lie from the encoded one: the largest of the stages' answers."""
-        return max((stage.error for stage in self._lossy), key=_ERROR_SIZES.index)
+        even = any(stage.evens for stage in self.transforms)
+        last = self.quantiser.even_error if even else self.quantiser.error
+        return max((*(stage.error for stage in self.transforms), last), key=_ERROR_SIZES.index)
 
     @property
     def exact(self) -> bool:
         """True where decoding gives back every bit."""
         return self.per_update_error == "none"
+
+    @property
+    def reproducible(self) -> bool:
+        """True where all machines decode to the same bits: a model's frames, whose digests are compared, need that.
+
+        A rotation adds in an order of the library's own. Behind one, `eden` alone gives numbers whose sums are exact.
+        """
+        if not self._rotations:
+            return True
+        sums = max(stage.block for stage in self._rotations)
+        return (
+            len(self._rotations) == 1
+            and isinstance(self.quantiser, Eden)
+            and self.quantiser.sums_exactly(sums)
+        )
+
+    @property
+    def stable(self) -> bool:
+        """True where what was decoded comes through `encode` and `decode` once more, on any machine, unchanged.
+
+        Its quantiser has to say so; one that says nothing is taken not to be.
+        """
+        return not self.transforms and bool(getattr(self.quantiser, "stable", False))
+
+    @property
+    def _rotations(self) -> list[Rotate]:
+        return [stage for stage in self.transforms if isinstance(stage, Rotate)]
 
     @property
     def _lossy(self) -> tuple[Lossy, ...]:
@@ -87,7 +126,7 @@ class Codec:
         with np.errstate(all="ignore"):  # underflow is within the bound, overflow is refused in our words
             inner = self._forward(vector, steps, seed)[-1]
             quantised = self.quantiser.encode(inner, steps[-1], seed)
-        body = self.layout.encode(quantised.symbols, steps[-1])
+        body = self.layout.encode(quantised.symbols, steps[-1], self.quantiser.alphabet)
         return self.quantiser.scale_form.write(quantised.scales) + self.entropy.encode(body)
 
     def decode(self, data: bytes, sizes: Sequence[int], *, seed: int = 0) -> Vector:
@@ -107,6 +146,13 @@ class Codec:
         if not self.exact and _strays(vector):
             raise DecodeError("data decodes to NaN or infinity, which no encoder sends: was it damaged?")
         return vector
+
+    def rounded(self, vector: Vector, sizes: Sequence[int], *, seed: int = 0) -> Vector:
+        """Return what `decode` makes of the encoded vector; the vector itself where the codec is exact.
+
+        Raises like `encode`.
+        """
+        return vector if self.exact else self.decode(self.encode(vector, sizes, seed=seed), sizes, seed=seed)
 
     def bound(self, vector: Vector, sizes: Sequence[int], *, seed: int = 0) -> Bound:
         """Return the largest possible error of each coordinate of `vector` after `encode` and `decode`.
@@ -141,7 +187,7 @@ class Codec:
         return passed
 
     def _scale_bytes(self, inner: Sizes) -> int:
-        return self.quantiser.scales(inner) * self.quantiser.scale_form.width
+        return self.quantiser.scale_form.size(self.quantiser.scales(inner))
 
     def _read(self, data: bytes, inner: Sizes, most: int) -> Quantised:
         """Return scales and symbols, both checked."""

@@ -11,6 +11,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from fedmq.codecs.zstd import Zstd
 from fedmq.errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
@@ -167,5 +168,7 @@ def _slack(most: int) -> int:
     return most + most // 8 + 64
 
 
-ENTROPY: Final[dict[str, type[EntropyCoder]]] = {stage.name: stage for stage in (Plain, Huffman, Zlib, Lzma)}
+ENTROPY: Final[dict[str, type[EntropyCoder]]] = {
+    stage.name: stage for stage in (Plain, Huffman, Zlib, Lzma, Zstd)
+}
 """Every entropy coder by name."""

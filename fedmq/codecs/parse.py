@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 from fedmq.codecs.codec import Codec
 from fedmq.codecs.entropy import ENTROPY, Plain
 from fedmq.codecs.feedback import FEEDBACKS
-from fedmq.codecs.layout import LAYOUTS, Dense
+from fedmq.codecs.layout import LAYOUTS, usual_layout
 from fedmq.codecs.quantise import QUANTISERS
 from fedmq.codecs.spelling import read, spell
 from fedmq.codecs.transform import TRANSFORMS
@@ -39,6 +39,9 @@ PRESETS: Final[Mapping[str, str]] = {
     "half": "float16 | planes | huffman",
     "safe": "int8 | huffman",
     "small": "int8 | lzma",
+    "lean": "feedback | lowrank(12) | int4 | huffman",
+    "stateless": "fold | rotate | eden",
+    "extreme": "rotate | sample(0.02) | eden",
 }
 """Chains that cover most needs, by the name that `parse` takes for them; each was chosen by measurement."""
 
@@ -62,10 +65,12 @@ def parse(line: str) -> Codec:
     stages = [read(part.strip(), STAGES) for part in line.split("|")]
     _check_order(stages)
     memories, transforms, quantisers, layouts, coders = (_of_family(stages, family) for family in FAMILIES)
+    quantiser = cast("Quantiser", _only(quantisers, "quantiser", line, None))
+    usual = usual_layout(quantiser.alphabet)
     return Codec(
-        quantiser=cast("Quantiser", _only(quantisers, "quantiser", line, None)),
+        quantiser=quantiser,
         transforms=cast("tuple[Transform, ...]", tuple(transforms)),
-        layout=cast("SymbolLayout", _only(layouts, "layout", line, Dense())),
+        layout=cast("SymbolLayout", _only(layouts, "layout", line, usual)),
         entropy=cast("EntropyCoder", _only(coders, "entropy coder", line, Plain())),
         feedback=cast("Feedback | None", _only(memories, "feedback", line, None)) if memories else None,
     )

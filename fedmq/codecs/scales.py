@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BINARY32: Final = np.dtype("<f4")
+_LEAST_EXPONENT: Final = -149  # float32 is a grid of whole multiples of two to this
+_DIGITS: Final = 5  # significant bits of a scale in one byte, the first of which goes without saying
+
+MOST_SIGNIFICAND: Final = (1 << _DIGITS) - 1
+"""Scales that take one byte are whole numbers up to this one, times a power of two."""
+
+_ROW: Final = 1 << _DIGITS - 1  # codes per binary exponent
+_MOST_EXPONENT: Final = 256 // _ROW - 2
+_MOST_UNITS: Final = MOST_SIGNIFICAND << _MOST_EXPONENT  # the largest that a byte can say
 
 NO_SCALES: Final = np.empty(0, dtype=np.float32)
 """For quantisers whose symbols stand for themselves."""
@@ -23,6 +33,10 @@ class Binary32:
     """IEEE 754 binary32, every bit of it."""
 
     width: ClassVar[int] = _BINARY32.itemsize
+
+    def size(self, count: int) -> int:
+        """Return four bytes a scale."""
+        return count * _BINARY32.itemsize
 
     def write(self, scales: NDArray[np.float32]) -> bytes:
         """Return the scales' own bytes, little-endian."""
@@ -36,3 +50,57 @@ class Binary32:
                 "data holds a scale that is negative or not finite, which no encoder makes: was it damaged?"
             )
         return scales
+
+
+@dataclass(frozen=True, slots=True)
+class Octets:
+    """One byte each, a number of five significant bits and of a binary exponent, in a unit that is common to all.
+
+    The unit is a power of two, and takes a byte before them. Steps are a sixteenth at most, down to 2⁻¹⁵ of the largest
+    scale. `near` says which scales these are, and its callers round to one of them.
+    """
+
+    def size(self, count: int) -> int:
+        """Return a byte a scale and one for their unit, where there are any."""
+        return count + (count > 0)
+
+    def near(self, scales: NDArray[np.float64], draws: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Round each to one of its two neighbours, to the upper one with the probability of its distance to the lower.
+
+        `draws` are even between 0 and 1, one for each; the mean over them is the scale. The largest is below 2¹²⁴.
+        """
+        unit = _unit(scales)
+        exponents = _steps(scales, unit) + unit
+        rounded: NDArray[np.float64] = np.ldexp(np.floor(np.ldexp(scales, -exponents) + draws), exponents)
+        return rounded.astype(np.float32)
+
+    def write(self, scales: NDArray[np.float32]) -> bytes:
+        """Return the unit and a byte for each, exactly, if they come from `near`."""
+        if not scales.size:
+            return b""
+        unit = _unit(scales)
+        steps = _steps(scales, unit)
+        codes = _ROW * steps + np.ldexp(scales, -unit - steps).astype(np.int32)
+        return bytes([unit - _LEAST_EXPONENT]) + codes.astype(np.uint8).tobytes()
+
+    def read(self, data: bytes) -> NDArray[np.float32]:
+        """Return the scales: whatever the bytes, they are below 2¹²⁵."""
+        codes = np.frombuffer(data[1:], dtype=np.uint8).astype(np.int32)
+        steps = np.maximum(codes // _ROW - 1, 0)
+        unit = data[0] + _LEAST_EXPONENT if data else 0
+        scales: NDArray[np.float64] = np.ldexp((codes - _ROW * steps).astype(np.float64), steps + unit)
+        return scales.astype(np.float32)
+
+
+def _unit(scales: NDArray[np.float32] | NDArray[np.float64]) -> int:
+    """Return the least exponent with which the largest scale is sayable, the same before and after rounding."""
+    most = float(np.max(scales, initial=0.0))
+    exponent = math.frexp(most)[1] - (_DIGITS + _MOST_EXPONENT) if most else _LEAST_EXPONENT
+    return max(exponent if math.ldexp(most, -exponent) <= _MOST_UNITS else exponent + 1, _LEAST_EXPONENT)
+
+
+def _steps(scales: NDArray[np.float32] | NDArray[np.float64], unit: int) -> NDArray[np.int32]:
+    """Return the binary exponents, in units, of the steps around each scale: five significant bits, or whole units."""
+    exponents = np.where(scales > 0, np.frexp(scales)[1], unit)
+    steps: NDArray[np.int32] = np.maximum(exponents - (unit + _DIGITS), 0)
+    return steps

@@ -25,9 +25,10 @@ Sizes: TypeAlias = tuple[int, ...]
 Symbols: TypeAlias = NDArray[np.float32 | np.float16 | np.int8 | np.uint8 | np.int16 | np.uint16]
 Bound: TypeAlias = NDArray[np.float64]
 
-ErrorSize: TypeAlias = Literal["none", "small", "large"]
-"""How far one decoded update may lie from what was encoded: not at all, by much less than its own size, or by its own
-size and more. Rules that look at single updates cannot use the last."""
+ErrorSize: TypeAlias = Literal["none", "small", "moderate", "large"]
+"""How far one decoded update may lie from what was encoded: not at all; by much less than its own size; by less than
+its size, and by no more at some coordinates than at others; or by its size and more, or with most coordinates left out.
+Rules that look at single updates cannot use the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,10 @@ class Lossy(Stage, Protocol):
 
 
 class ScaleForm(Protocol):
-    """How scales are written: each in `width` bytes, without loss for those that its quantisers make."""
+    """How scales are written, without loss for those that its quantisers make."""
 
-    @property
-    def width(self) -> int:
-        """Bytes per scale."""
+    def size(self, count: int) -> int:
+        """Return the bytes that `count` scales take, whatever they are."""
 
     def write(self, scales: NDArray[np.float32]) -> bytes:
         """Return the scales as bytes."""
@@ -104,6 +104,10 @@ class ScaleForm(Protocol):
 
 class Transform(Lossy, Protocol):
     """Vector to vector: a map that makes what follows cheaper, drawn from `seed` where it is random."""
+
+    @property
+    def evens(self) -> bool:
+        """True where what it makes has numbers of like size: a grid of few bits leaves few of them out."""
 
     def sizes(self, sizes: Sizes) -> Sizes:
         """Return the block lengths of what `encode` returns for blocks of lengths `sizes`."""
@@ -120,6 +124,10 @@ class Transform(Lossy, Protocol):
 
 class Quantiser(Lossy, Protocol):
     """Vector to symbols."""
+
+    @property
+    def even_error(self) -> ErrorSize:
+        """`error`, where the numbers are of like size."""
 
     @property
     def alphabet(self) -> Alphabet:
@@ -155,8 +163,8 @@ class SymbolLayout(Stage, Protocol):
     def most_bytes(self, sizes: Sizes, alphabet: Alphabet) -> int:
         """Return the most bytes that `encode` makes of blocks of `sizes`."""
 
-    def encode(self, symbols: Symbols, sizes: Sizes) -> bytes:
-        """Return the symbols as bytes."""
+    def encode(self, symbols: Symbols, sizes: Sizes, alphabet: Alphabet) -> bytes:
+        """Return the symbols, which are the alphabet's, as bytes."""
 
     def decode(self, body: bytes, sizes: Sizes, alphabet: Alphabet) -> Symbols:
         """Return the symbols; raises DecodeError unless `body` holds exactly one per coordinate."""

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fedmq.aggregator.encodings import DEFAULT, ENCODINGS
 from fedmq.aggregator.settings import Encoding, Federation
 from fedmq.algorithms import Algorithm, Plain
 from fedmq.device.interface import ModuleName
+from fedmq.device.metering import LinkTable
 from fedmq.errors import ConfigError
 from fedmq.protocol.policy import Policy, StopWhen
 from fedmq.rules import AnyRule, preset
@@ -98,10 +100,14 @@ class AggregatorFile:
     rounds: Policy = field(default_factory=Policy)
     stop: StopWhen = field(default_factory=StopWhen)
     rule: AnyRule = field(default_factory=lambda: preset("fedavg"))
-    encoding: Encoding = field(default_factory=Encoding)
+    encoding: Encoding = ENCODINGS[DEFAULT]
     training: dict[str, bool | int | float | str] = field(default_factory=dict)
     store: KeepUpdates = field(default_factory=KeepUpdates)
     algorithm: Algorithm = field(default_factory=Plain)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where the tables do not go together."""
+        self.settings()
 
     def settings(self) -> Federation:
         """Return the federation that the file describes. Raises ConfigError."""
@@ -156,3 +162,4 @@ class DeviceFile:
     device: DeviceTable
     trainer: TrainerTable
     broker: BrokerTable = field(default_factory=BrokerTable)
+    link: LinkTable = field(default_factory=LinkTable)

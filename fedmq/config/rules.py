@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_origin, get_type_hints
 
+from fedmq.aggregator.settings import Encoding
 from fedmq.algorithms import ALGORITHMS, Algorithm
 from fedmq.config.words import either, nearest, shown
 from fedmq.errors import ConfigError
@@ -64,6 +65,8 @@ def extra_keys(kind: type) -> list[str]:
     """Return the keys that a table has beside the fields of its dataclass."""
     if kind is Rule:
         return ["preset", "kind"]
+    if kind is Encoding:
+        return ["preset"]
     return ["kind"] if any(kind in table.values() for table in CHOICES.values()) else []
 
 

@@ -16,7 +16,9 @@ from cattrs import BaseValidationError, Converter
 from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
+from fedmq.aggregator.settings import Encoding
 from fedmq.codecs import Codec, parse
+from fedmq.config.encoding import count_of, encoding_hook
 from fedmq.config.lines import line_of
 from fedmq.config.rules import (
     bare,
@@ -33,6 +35,7 @@ from fedmq.config.rules import (
 from fedmq.config.words import Where, dotted, either, listed, nearest, shown
 from fedmq.device.interface import ModuleName
 from fedmq.errors import ConfigError
+from fedmq.protocol.quantities import ByteCount
 from fedmq.rules import Rule
 
 if TYPE_CHECKING:
@@ -87,6 +90,9 @@ def _converter(folder: Path) -> Converter:
         _is_module, lambda _: lambda value, _: _module(_exactly(value, str), folder)
     )
     converter.register_structure_hook(Codec, lambda value, _: parse(_exactly(value, str)))
+    converter.register_structure_hook_factory(
+        lambda kind: kind is ByteCount, lambda _: lambda value, _: count_of(value)
+    )
     converter.register_structure_hook_factory(_is_literal, _literal_hook)
     converter.register_structure_hook_factory(_is_optional, lambda kind: _optional_hook(kind, converter))
     converter.register_structure_hook_factory(_is_setting, _setting_hook)
@@ -180,6 +186,8 @@ def _table_hook(kind: Any, converter: Converter) -> Any:  # noqa: ANN401
     hook: Any = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
     if kind is Rule:
         hook = slots_hook(hook)
+    if kind is Encoding:
+        return encoding_hook(hook)
 
     def structure_table(value: Any, _: object) -> Any:  # noqa: ANN401
         if not isinstance(value, dict):

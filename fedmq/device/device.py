@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, Any, Final
 from fedmq.algorithms import MOST_LENGTHS
 from fedmq.device.fetching import Fetching
 from fedmq.device.keepsakes import MemoryKeepsakes
+from fedmq.device.metering import Meter
 from fedmq.device.outbox import MemoryOutbox
 from fedmq.device.replica import Replica
 from fedmq.device.settling import Settling
 from fedmq.device.training import Training
-from fedmq.errors import BrokerRefused, FedmqError, MessageError, Refused, TransportError
+from fedmq.errors import BrokerRefused, DecodeError, FedmqError, MessageError, Refused, TransportError
 from fedmq.protocol import participation as pa
+from fedmq.protocol.frames import longest
 from fedmq.protocol.messages import Beacon, Birth, Manifest, Receipt, Task
 from fedmq.protocol.participant import Participant
 from fedmq.transport.interface import Outgoing, Profile
 from fedmq.transport.session import Session
 from fedmq.version import __version__
 from fedmq.wire.chunks import chunk_room, cut
-from fedmq.wire.envelope import CONTENT_TYPE, decode, encode
+from fedmq.wire.envelope import decode, encode
 from fedmq.wire.topics import Topics, check_name
 
 if TYPE_CHECKING:
@@ -65,11 +67,12 @@ class Identity:
 
 @dataclass(slots=True)
 class Counters:
-    """What the device has done, for people and tests. Bytes are MQTT payloads."""
+    """What the device has done, for people and tests. Bytes are MQTT payloads; `healed` counts wrong replicas."""
 
     rounds: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    healed: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
 
 
@@ -87,12 +90,13 @@ class Device:
         executor: Executor | None = None,
         keep_alive: bool = False,
         on_verdict: Callable[[int, str, str], None] | None = None,
+        meter: Meter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Train on `executor` (a default thread pool otherwise); `outbox` and `keepsakes` in memory are the default.
 
         With `keep_alive` the device stays when the federation has ended, and waits for another run. `on_verdict` hears
-        of each update's round, verdict and reason.
+        of each update's round, verdict and reason. With a `meter`, the day's limit of the link is kept to.
         """
         self.identity, self.trainer = identity, trainer
         self.topics = Topics(identity.federation)
@@ -103,7 +107,7 @@ class Device:
         self._keepsakes: Keepsakes = keepsakes or MemoryKeepsakes()
         self._training = Training(identity.name, trainer, self._outbox, self._keepsakes)
         self._executor, self._keep_alive, self._clock = executor, keep_alive, clock
-        self._on_verdict = on_verdict
+        self._on_verdict, self._meter = on_verdict, meter or Meter(None)
         self._participant = Participant(identity.name, trainer.layout.digest, outbox=self._outbox.entries())
         self._fetching = Fetching(self.topics)
         self._fetch: asyncio.Task[None] | None = None
@@ -131,6 +135,8 @@ class Device:
         self._failed = asyncio.get_running_loop().create_future()
         session: asyncio.Task[object] = asyncio.create_task(self._session.run())
         self._begin(self._refresh_forever())
+        if self._meter.limit is not None:
+            self._begin(self._await_days())
         retired: asyncio.Task[object] = asyncio.create_task(self.retired.wait())
         try:
             endings: list[asyncio.Future[Any]] = [session, retired, self._failed]
@@ -140,6 +146,7 @@ class Device:
                     ending.result()
         finally:
             await self._close(session, retired)
+            self._meter.close()
 
     async def _close(self, *tasks: asyncio.Task[object]) -> None:
         if self._alarm is not None:
@@ -167,6 +174,12 @@ class Device:
                 with contextlib.suppress(TransportError):
                     await self._connection.subscribe(*self.topics.device_filters(self.identity.name))
 
+    async def _await_days(self) -> None:
+        """Go on at the beginning of each day with what had to wait for it."""
+        while True:
+            await self._meter.tomorrow()
+            self._dispatch(pa.Elapsed())
+
     def _on_lost(self, error: TransportError) -> None:
         self._connection = None
         log.debug("%s lost its link: %s", self.identity.name, error)
@@ -184,6 +197,7 @@ class Device:
 
     def _take(self, message: Message) -> None:
         self.counters.bytes_down += len(message.payload)
+        self._meter.count(message.topic, message.payload)
         if self._fetching.take(message) or not message.payload:
             return
         if message.topic == self.topics.task:
@@ -216,22 +230,18 @@ class Device:
                 self._dispatch(pa.Connected())
 
     def _fitting(self, manifest: Manifest) -> Manifest:
-        """Raise MessageError for a manifest of our model with other sizes; an algorithm may have put some behind."""
-        layout, sizes = self.trainer.layout, manifest.sizes
-        if manifest.layout == layout.digest:
-            if sizes[: len(layout.sizes)] != layout.sizes:
-                raise MessageError("the manifest's sizes are not those of the layout that it names")
-            if sum(sizes) > MOST_LENGTHS * layout.size:
-                raise MessageError(
-                    f"the manifest's {sum(sizes)} numbers are far more than the model's {layout.size}"
-                )
+        """Raise MessageError for a manifest with more behind the model than any algorithm puts there."""
+        size, whole = self.trainer.layout.size, self.trainer.layout.size + sum(manifest.behind)
+        if whole > MOST_LENGTHS * size:
+            raise MessageError(f"the manifest's {whole} numbers are far more than the model's {size}")
         return manifest
 
     # --- the participant ----------------------------------------------------------------------------------------------
 
     def _dispatch(self, event: pa.ParticipantEvent) -> None:
-        for effect in self._participant.handle(event, self._clock()):
-            self._carry_out(effect)
+        for each in (pa.Allowed(self._meter.left), event):
+            for effect in self._participant.handle(each, self._clock()):
+                self._carry_out(effect)
 
     def _carry_out(self, effect: pa.ParticipantEffect) -> None:
         match effect:
@@ -278,26 +288,34 @@ class Device:
     def _begin_fetch(self, effect: pa.Fetch) -> None:
         if self._fetch is not None:
             self._fetch.cancel()
-        manifest = self._participant.manifest
-        assert manifest is not None  # noqa: S101 - the effect's frames are from it
-        self._fetch = self._begin(self._fetch_model(effect, manifest.sizes, self._fetch))
+        self._fetch = self._begin(self._fetch_model(effect, self._fetch))
 
-    async def _fetch_model(
-        self, effect: pa.Fetch, sizes: Sequence[int], before: asyncio.Task[None] | None
-    ) -> None:
+    async def _fetch_model(self, effect: pa.Fetch, before: asyncio.Task[None] | None) -> None:
         if before is not None:
-            await asyncio.wait({before})  # one fetch at a time has the collector
+            await asyncio.wait({before})  # one fetch at a time has the collectors
         if self._connection is None:
             return
-        self.replica.resize(sizes)
-        if effect.fresh:
-            self.replica.forget()
         try:
-            await self._fetching.fetch(self._connection, self._participant.run, effect.frames, self.replica)
+            await self._bring(self._connection, effect)
+        except (MessageError, DecodeError) as error:
+            self._fetching.forget()
+            self.counters.healed += not effect.fresh
+            self._dispatch(pa.FetchFailed(effect.version, str(error), wrong=True))
         except (FedmqError, TimeoutError) as error:
             self._dispatch(pa.FetchFailed(effect.version, str(error)))
-            return
-        self._dispatch(pa.Fetched(effect.version))
+        else:
+            self._fetching.forget()
+            self._dispatch(pa.Fetched(effect.version))
+
+    async def _bring(self, connection: Connection, effect: pa.Fetch) -> None:
+        """Get the frames and take the replica to the model that they lead to."""
+        manifest, replica = effect.manifest, self.replica
+        replica.resize((*self.trainer.layout.sizes, *manifest.behind))
+        if effect.fresh:
+            replica.forget()
+        most = {step: longest(manifest, step) for step in effect.steps}
+        bodies = await self._fetching.fetch(connection, manifest.run, most)
+        await asyncio.to_thread(replica.advance, manifest, bodies)
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -314,7 +332,7 @@ class Device:
             self._dispatch(pa.TrainingFailed(task.round, str(error)))
         else:
             self.counters.rounds += 1
-            self._dispatch(pa.Stored(task.round, stored.update))
+            self._dispatch(pa.Stored(task.round, stored.update, len(stored.body)))
 
     # --- updates ------------------------------------------------------------------------------------------------------
 
@@ -338,14 +356,13 @@ class Device:
         if self._connection is not None:
             with contextlib.suppress(TransportError):
                 topic = self.topics.update(self.identity.name, about.round)
-                await self._publish_one(self._connection, topic, question, about)
+                await self._publish_one(self._connection, topic, question)
 
     async def _publish(self, connection: Connection, effect: pa.Send, body: bytes) -> None:
         room = chunk_room(connection.limits.packet_bytes)
         if len(body) <= room:
-            await self._publish_one(
-                connection, self.topics.update(self.identity.name, effect.round), body, effect
-            )
+            topic = self.topics.update(self.identity.name, effect.round)
+            await self._publish_one(connection, topic, body)
             return
         chunks = cut(body, self._participant.outbox[effect.update].run, effect.update, room)
         while window := list(islice(chunks, CHUNKS_AT_ONCE)):
@@ -353,11 +370,12 @@ class Device:
 
     async def _publish_chunk(self, connection: Connection, chunk: Chunk, effect: pa.Send) -> None:
         topic = self.topics.update(self.identity.name, effect.round, chunk.index)
-        await self._publish_one(connection, topic, encode(chunk), effect)
+        await self._publish_one(connection, topic, encode(chunk))
 
-    async def _publish_one(self, connection: Connection, topic: str, data: bytes, effect: pa.Send) -> None:
+    async def _publish_one(self, connection: Connection, topic: str, data: bytes) -> None:
         self.counters.bytes_up += len(data)
-        await connection.publish(Outgoing(topic, data, content_type=CONTENT_TYPE, correlation=effect.update))
+        self._meter.count(topic, data)
+        await connection.publish(Outgoing(topic, data))
 
     def _forget(self, effect: pa.Forget) -> None:
         self._settling.forget(effect.update, effect.verdict)
@@ -380,4 +398,4 @@ class Device:
             trainer=self.trainer.name if alive else "",
             software=f"fedmq {__version__}" if alive else "",
         )
-        return Outgoing(self.topics.status(name), encode(birth), retain=True, content_type=CONTENT_TYPE)
+        return Outgoing(self.topics.status(name), encode(birth), retain=True)

@@ -1,18 +1,19 @@
-"""Getting model frames from the broker: subscribe to one version's chunks for as long as they are needed."""
+"""Getting model frames from the broker: subscribe to one frame's chunks for as long as they are needed."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fedmq.errors import MessageError
 from fedmq.protocol.messages import Chunk
-from fedmq.wire.chunks import Collector
+from fedmq.wire.chunks import FrameCollector
 from fedmq.wire.envelope import decode
 
 if TYPE_CHECKING:
-    from fedmq.device.replica import Replica
-    from fedmq.protocol.messages import Frame
+    from collections.abc import Mapping
+
+    from fedmq.protocol.frames import Step
     from fedmq.transport.interface import Connection, Message
     from fedmq.wire.topics import Topics
 
@@ -21,14 +22,18 @@ PATIENCE_S: Final = 30.0
 
 
 class Fetching:
-    """Fetches frames over one connection: `take` is fed with messages, `fetch` waits for what comes of them."""
+    """Fetches frames: `take` is fed with messages, `fetch` waits for what comes of them.
+
+    What has come stays here until it is used or of no use, over lost links too: nothing is paid for twice.
+    """
 
     def __init__(self, topics: Topics) -> None:
         """Fetch from the federation whose topics these are."""
         self._topics = topics
-        self._collector: Collector | None = None
-        self._frame: Frame | None = None
-        self._body: asyncio.Future[bytes] | None = None
+        self._run = b""
+        self._collectors: dict[Step, FrameCollector] = {}
+        self._bodies: dict[Step, bytes] = {}
+        self._damage: MessageError | None = None
         self._heard = asyncio.Event()
 
     def take(self, message: Message) -> bool:
@@ -36,59 +41,61 @@ class Fetching:
         place = self._topics.parse_frame(message.topic)
         if place is None:
             return False
-        if (
-            self._frame is not None
-            and place[0] == self._frame.version
-            and self._body
-            and not self._body.done()
-        ):
-            self._take(message)
+        collector = self._collectors.get(place[0])
+        if collector is not None and message.payload:  # else it was cleared: the version is out of print
+            self._take(place[0], collector, message.payload)
         return True
 
-    def _take(self, message: Message) -> None:
-        assert self._collector is not None and self._body is not None  # noqa: S101, PT018 - set with _frame
+    def _take(self, step: Step, collector: FrameCollector, payload: bytes) -> None:
         self._heard.set()
-        if not message.payload:
-            return  # the topic was cleared: this version is going out of print
         try:
-            body = self._collector.take(decode(message.payload, Chunk))
+            body = collector.take(decode(payload, Chunk))
         except MessageError as error:
-            self._body.set_exception(error)
+            self._damage = error
             return
         if body is not None:
-            self._body.set_result(body)
+            self._bodies[step] = body
+            del self._collectors[step]
 
     async def fetch(
-        self, connection: Connection, run: bytes, frames: tuple[Frame, ...], replica: Replica
-    ) -> None:
-        """Bring `replica` to the last frame's version.
+        self, connection: Connection, run: bytes, most: Mapping[Step, int]
+    ) -> list[tuple[Step, bytes]]:
+        """Return the steps' frames, in order; `most` says of each how many bytes it has at most.
 
-        Raises MessageError, DecodeError or TransportError; TimeoutError after a long silence.
+        Raises MessageError where a frame is damaged, TransportError, and TimeoutError after a long silence.
         """
-        for frame in frames:
-            body = await self._fetch(connection, run, frame)
-            await asyncio.to_thread(replica.advance, run, frame, body)
+        self._prepare(run, most)
+        for step in most:
+            if step not in self._bodies:
+                await connection.subscribe(self._topics.frame_filter(step))
+                await self._wait(step)
+                await connection.unsubscribe(self._topics.frame_filter(step))
+        return [(step, self._bodies[step]) for step in most]
 
-    async def _fetch(self, connection: Connection, run: bytes, frame: Frame) -> bytes:
-        self._frame, self._collector = frame, Collector.of(frame, run)
-        self._body = asyncio.get_running_loop().create_future()
-        topic = self._topics.frame_filter(frame.version)
-        try:
-            await connection.subscribe(topic)
-            body = await self._wait(self._body)
-        finally:
-            self._frame = self._collector = self._body = None
-        await connection.unsubscribe(topic)
-        return body
+    def forget(self) -> None:
+        """Forget all that has come."""
+        self._collectors, self._bodies, self._damage = {}, {}, None
 
-    async def _wait(self, body: asyncio.Future[bytes]) -> bytes:
-        """Wait for the body as long as chunks keep coming."""
-        while not body.done():
+    def _prepare(self, run: bytes, most: Mapping[Step, int]) -> None:
+        """Keep what has come of these frames, and forget the rest."""
+        if run != self._run:
+            self._run, self._bodies, self._collectors = run, {}, {}
+        self._damage = None
+        self._bodies = {step: body for step, body in self._bodies.items() if step in most}
+        self._collectors = {
+            step: self._collectors.get(step) or FrameCollector(run, nbytes)
+            for step, nbytes in most.items()
+            if step not in self._bodies
+        }
+
+    async def _wait(self, step: Step) -> None:
+        """Wait for the frame as long as chunks keep coming."""
+        while step not in self._bodies:
+            if self._damage is not None:
+                raise self._damage
             self._heard.clear()
-            hearing = asyncio.ensure_future(self._heard.wait())
-            either: list[asyncio.Future[Any]] = [body, hearing]
-            done, _ = await asyncio.wait(either, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
-            hearing.cancel()
-            if not done:
-                raise TimeoutError(f"no chunk came for {PATIENCE_S:.0f} s")
-        return body.result()
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._heard.wait()
+            except TimeoutError:
+                raise TimeoutError(f"no chunk came for {PATIENCE_S:.0f} s") from None

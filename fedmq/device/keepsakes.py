@@ -5,75 +5,52 @@ down with the update that it comes from, noted as accepted when a receipt says s
 it is dropped when a receipt says anything else, or the model has not moved. Changes are terms of sums: in which order
 they are added leaves the same vectors.
 
+The residual of error feedback (`fedmq.device.residual`) stands among the vectors, and changes the other way round: at
+once, as the update is stored, on the guess that it will count. For when it does not, its change holds what then comes
+back; that is noted with one renaming, and taken up by the next update. So a round costs a disk one residual, whatever
+becomes of the update.
+
 On disk there are two kinds of files, beside the outbox::
 
     keepsakes.npz                            the vectors, their run, and the updates whose changes are in them
-    <round>-<model>-<run>-<update>.change    one update's change; ``.accepted`` once a receipt has said so
+    <round>-<model>-<run>-<update>.change    one update's change; ``.accepted`` once a receipt has said so;
+                                             ``.returned`` once it is known not to have counted
 
-Each is written whole or not at all. A change is written before its update is in the outbox, and noted as accepted
-before the update leaves it; so a device that is switched off at any time finds, when it comes back, the change still
-there, or in the vectors and the update noted beside them, so that it is not added twice.
+Each is written whole or not at all. A change is written before the residual, the residual before its update is in the
+outbox, and a change is noted as accepted before the update leaves it; so a device that is switched off at any time
+finds, when it comes back, the change still there, or in the vectors and the update noted beside them, so that it is
+not added twice. A change that was to come back from a residual that was never written is thrown away.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from io import BytesIO
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from fedmq.device.outbox import KEPT
+from fedmq.device.kept import MOST_WAITING, Change, End, Keepsake, Origin
+from fedmq.device.residual import Piece
 from fedmq.errors import StoreError
 from fedmq.store.files import disk, make_folder, remove, rename, whole_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from fedmq.vectors import Vector
+    from fedmq.device.kept import Arrays, Vectors
+    from fedmq.device.residual import Residual
 
 log = logging.getLogger(__name__)
 
-Vectors: TypeAlias = Mapping[str, "Vector"]
+Made = TypeVar("Made")
 
-MOST_WAITING: Final = 2 * KEPT
-"""Changes that may wait: more than an outbox holds updates."""
-NOTED: Final = 2 * MOST_WAITING
-"""Settled updates that are noted beside the vectors: more than can wait."""
-_VECTOR: Final = "vector/"
-_SUFFIXES: Final = (".change", ".accepted")
-
-
-@dataclass(frozen=True, slots=True)
-class Keepsake:
-    """The vectors of one run; `settled` are the updates whose changes are in them, the latest last."""
-
-    run: bytes = b""
-    vectors: Vectors = field(default_factory=dict)
-    settled: tuple[bytes, ...] = ()
-
-    def of(self, run: bytes) -> Vectors:
-        """Return the vectors if they are of this run, else none."""
-        return self.vectors if self.run == run else {}
-
-    def plus(self, run: bytes, update: bytes, change: Vectors) -> Keepsake:
-        """Return this with one update's change added; another run begins with nothing."""
-        before = self.of(run)
-        sums = {name: _sum(before.get(name), vector) for name, vector in change.items()}
-        return Keepsake(run, {**before, **sums}, (*self.settled, update)[-NOTED:])
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What a change comes from: an update of `round`, trained from version `model`; whether it is known as accepted."""
-
-    run: bytes
-    round: int
-    model: int
-    accepted: bool = False
+WAITING, ACCEPTED, RETURNED = ".change", ".accepted", ".returned"
+"""Marks of changes: the last part of their files' names."""
 
 
 class Keepsakes(Protocol):
@@ -82,10 +59,14 @@ class Keepsakes(Protocol):
     def kept(self, run: bytes) -> Vectors:
         """Return the run's vectors; nothing for a run that has none yet."""
 
-    def put(self, origin: Origin, update: bytes, change: Vectors) -> None:
+    def owed(self, run: bytes) -> list[Piece]:
+        """Return the run's residual: what codecs lost, and what updates that did not count have brought back."""
+
+    def put(self, origin: Origin, update: bytes, change: Vectors, residual: Residual | None = None) -> None:
         """Keep what is to be added when this update has moved the model; durable on return where that is on disk.
 
-        The oldest give way when there are many. Raises StoreError.
+        With a `residual`, that takes the place of all that was owed. The oldest changes give way when there are many,
+        as if they had not counted. Raises StoreError.
         """
 
     def waiting(self) -> Mapping[bytes, Origin]:
@@ -94,151 +75,229 @@ class Keepsakes(Protocol):
     def accept(self, update: bytes) -> None:
         """Note that the update was accepted; nothing happens where it has no change waiting. Raises StoreError."""
 
-    def settle(self, update: bytes, *, added: bool) -> None:
-        """Add the update's change, or drop it; nothing happens where it has none (any more). Raises StoreError."""
+    def settle(self, update: bytes, end: End) -> None:
+        """Do what follows of the update's end; nothing where it has no change (any more). Raises StoreError."""
 
 
-class MemoryKeepsakes:
-    """Keepsakes that a power cut empties."""
+class _Shelf(ABC):
+    """What keepsakes do, wherever they lie."""
 
-    def __init__(self) -> None:
-        """Begin empty."""
-        self._keepsake = Keepsake()
-        self._changes: dict[bytes, tuple[Origin, Vectors]] = {}
+    def __init__(
+        self, keepsake: Keepsake, changes: dict[bytes, Origin], returned: dict[bytes, Origin]
+    ) -> None:
+        self._keepsake, self._changes, self._returned = keepsake, changes, returned
         self._lock = threading.Lock()
+
+    # --- where they lie
+
+    @abstractmethod
+    def _write(self, keepsake: Keepsake) -> None:
+        """Write the vectors."""
+
+    @abstractmethod
+    def _write_change(self, origin: Origin, update: bytes, change: Change) -> None:
+        """Write a change."""
+
+    @abstractmethod
+    def _read_change(self, update: bytes) -> Change | None:
+        """Return a change, waiting or returned; None where it cannot be read."""
+
+    @abstractmethod
+    def _mark(self, update: bytes, origin: Origin, mark: str) -> None:
+        """Give a waiting change another mark."""
+
+    @abstractmethod
+    def _remove(self, update: bytes) -> None:
+        """Remove a change, waiting or returned."""
+
+    # --- what is done with them
 
     def kept(self, run: bytes) -> Vectors:
         """Return the run's vectors."""
         return self._keepsake.of(run)
 
-    def put(self, origin: Origin, update: bytes, change: Vectors) -> None:
-        """Keep the change."""
+    def owed(self, run: bytes) -> list[Piece]:
+        """Return the run's residual. Raises StoreError."""
         with self._lock:
-            self._changes[update] = origin, change
-            for stale in list(self._changes)[:-MOST_WAITING]:
-                del self._changes[stale]
+            pieces = self._keepsake.residual(run)
+            for update, origin in self._returned.items():
+                change = self._read_change(update) if origin.run == run else None
+                if change is not None and change.back is not None:
+                    pieces.append(Piece(origin.round, change.back, update))
+            return pieces
 
-    def waiting(self) -> Mapping[bytes, Origin]:
-        """Return the origins by update id."""
-        return {update: origin for update, (origin, _) in dict(self._changes).items()}
-
-    def accept(self, update: bytes) -> None:
-        """Note it."""
+    def put(self, origin: Origin, update: bytes, change: Vectors, residual: Residual | None = None) -> None:
+        """Keep the change, then the residual. Raises StoreError."""
         with self._lock:
-            if update in self._changes:
-                origin, change = self._changes[update]
-                self._changes[update] = replace(origin, accepted=True), change
-
-    def settle(self, update: bytes, *, added: bool) -> None:
-        """Add it or drop it."""
-        with self._lock:
-            origin, change = self._changes.pop(update, (None, {}))
-            if origin is not None and added:
-                self._keepsake = self._keepsake.plus(origin.run, update, change)
-
-
-class DiskKeepsakes:
-    """Keepsakes in a folder: for each update that moves the model, two files as long as the vectors are written."""
-
-    def __init__(self, folder: Path) -> None:
-        """Use `folder`, which is made if it is not there. Raises StoreError."""
-        self._folder = make_folder(folder)
-        self._path = folder / "keepsakes.npz"
-        self._lock = threading.Lock()
-        self._keepsake = _read(self._path) or Keepsake()
-        paths = (path for path in folder.iterdir() if path.suffix in _SUFFIXES)
-        self._changes = dict(sorted(map(_named, paths), key=lambda pair: pair[1].round))
-        for update in self._keepsake.settled:
-            self._drop(update)  # the device went out between adding it and removing this
-
-    def kept(self, run: bytes) -> Vectors:
-        """Return the run's vectors."""
-        return self._keepsake.of(run)
-
-    def put(self, origin: Origin, update: bytes, change: Vectors) -> None:
-        """Write the change."""
-        with self._lock:
-            _write(self._change(origin, update), Keepsake(origin.run, change))
+            self._write_change(origin, update, Change(change, None if residual is None else residual.back))
+            if residual is not None:
+                self._write(self._keepsake.sending(origin, update, residual, self._known()))
             self._changes[update] = origin
+            for known in self._taken(origin.run, residual):
+                self._drop(known)
             for stale in list(self._changes)[:-MOST_WAITING]:
-                self._drop(stale)
+                self._settle(stale, End.RETURNED)
 
     def waiting(self) -> Mapping[bytes, Origin]:
         """Return the origins by update id."""
         return dict(self._changes)  # one step of the interpreter: no waiting for a disk that is being written
 
     def accept(self, update: bytes) -> None:
-        """Give the change another name."""
+        """Note it."""
         with self._lock:
             before = self._changes.get(update)
             if before is not None and not before.accepted:
-                after = replace(before, accepted=True)
-                rename(self._change(before, update), self._change(after, update))
-                self._changes[update] = after
+                self._mark(update, before, ACCEPTED)
+                self._changes[update] = replace(before, accepted=True)
 
-    def settle(self, update: bytes, *, added: bool) -> None:
-        """Write the vectors with the change in them, then remove the change."""
+    def settle(self, update: bytes, end: End) -> None:
+        """Do what follows; vectors are written before the change is removed."""
         with self._lock:
-            if added and update in self._changes:
-                self._add(update)
-            self._drop(update)
+            if update in self._changes:
+                self._settle(update, end)
 
-    def _add(self, update: bytes) -> None:
-        change = _read(self._change(self._changes[update], update))
-        if change is not None:
-            keepsake = self._keepsake.plus(change.run, update, change.vectors)
-            _write(self._path, keepsake)
-            self._keepsake = keepsake
+    def _known(self) -> list[bytes]:
+        return [*self._changes, *self._returned]
+
+    def _taken(self, run: bytes, residual: Residual | None) -> list[bytes]:
+        """Return what had come back and is owed no more: it is in the residual, or of another run."""
+        if residual is None:
+            return []
+        return [
+            known for known, origin in self._returned.items() if known in residual.taken or origin.run != run
+        ]
+
+    def _settle(self, update: bytes, end: End) -> None:
+        origin, change = self._changes[update], self._read_change(update)
+        feeds = change is not None and change.back is not None
+        if feeds and end is End.RETURNED:
+            self._mark(update, origin, RETURNED)
+            self._returned[update] = self._changes.pop(update)
+            return
+        if change is not None and change.vectors and end is End.MOVED:
+            self._write(self._keepsake.plus(origin.run, update, change.vectors))
+        elif feeds and end is End.REFUSED:
+            self._write(self._keepsake.refused(origin.run, update))
+        self._drop(update)
 
     def _drop(self, update: bytes) -> None:
-        if update in self._changes:
-            remove(self._change(self._changes[update], update))
-            del self._changes[update]
-
-    def _change(self, origin: Origin, update: bytes) -> Path:
-        name = f"{origin.round}-{origin.model}-{origin.run.hex()}-{update.hex()}{_SUFFIXES[origin.accepted]}"
-        return self._folder / name
+        self._remove(update)
+        self._changes.pop(update, None)
+        self._returned.pop(update, None)
 
 
-def _sum(known: Vector | None, change: Vector) -> Vector:
-    return change if known is None or known.shape != change.shape else known + change
+class MemoryKeepsakes(_Shelf):
+    """Keepsakes that a power cut empties."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        super().__init__(Keepsake(), {}, {})
+        self._stored: dict[bytes, Change] = {}
+
+    def _write(self, keepsake: Keepsake) -> None:
+        self._keepsake = keepsake
+
+    def _write_change(self, origin: Origin, update: bytes, change: Change) -> None:  # noqa: ARG002 # the others write it
+        self._stored[update] = change
+
+    def _read_change(self, update: bytes) -> Change | None:
+        return self._stored.get(update)
+
+    def _mark(self, update: bytes, origin: Origin, mark: str) -> None:
+        pass
+
+    def _remove(self, update: bytes) -> None:
+        del self._stored[update]
 
 
-def _write(path: Path, keepsake: Keepsake) -> None:
-    arrays = {_VECTOR + name: vector for name, vector in keepsake.vectors.items()}
+class DiskKeepsakes(_Shelf):
+    """Keepsakes in a folder.
+
+    For each update that moves the model, two files as long as the vectors that it changes are written; for a residual,
+    one as long as it is, and one about as long as the encoded update.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Use `folder`, which is made if it is not there. Raises StoreError."""
+        self._folder = make_folder(folder)
+        self._path = folder / "keepsakes.npz"
+        keepsake = _read(self._path, Keepsake.of_arrays) or Keepsake()
+        super().__init__(keepsake, _named(folder, WAITING, ACCEPTED), _named(folder, RETURNED))
+        for update in self._known():
+            if self._useless(update):
+                self._drop(update)
+
+    def _useless(self, update: bytes) -> bool:
+        """Tell whether a change is in the vectors already, was for a residual never written, or cannot be read."""
+        change = self._read_change(update)
+        if change is None or update in self._keepsake.settled:
+            return True
+        return change.back is not None and update not in self._keepsake.sent
+
+    def _write(self, keepsake: Keepsake) -> None:
+        _save(self._path, keepsake.arrays(), np.savez)
+        self._keepsake = keepsake
+
+    def _write_change(self, origin: Origin, update: bytes, change: Change) -> None:
+        save = (
+            np.savez if change.back is None else np.savez_compressed
+        )  # few different numbers come out of a codec
+        _save(self._file(update, origin, WAITING), change.arrays(), save)
+
+    def _read_change(self, update: bytes) -> Change | None:
+        return _read(self._where(update), Change.of_arrays)
+
+    def _mark(self, update: bytes, origin: Origin, mark: str) -> None:
+        rename(self._where(update), self._file(update, origin, mark))
+
+    def _remove(self, update: bytes) -> None:
+        remove(self._where(update))
+
+    def _where(self, update: bytes) -> Path:
+        if update in self._returned:
+            return self._file(update, self._returned[update], RETURNED)
+        origin = self._changes[update]
+        return self._file(update, origin, ACCEPTED if origin.accepted else WAITING)
+
+    def _file(self, update: bytes, origin: Origin, mark: str) -> Path:
+        return self._folder / f"{origin.round}-{origin.model}-{origin.run.hex()}-{update.hex()}{mark}"
+
+
+def _save(path: Path, arrays: Arrays, save: Callable[..., None]) -> None:
     with whole_file(path) as file:
-        np.savez(file, run=_as_array(keepsake.run), settled=_as_array(b"".join(keepsake.settled)), **arrays)  # type: ignore[arg-type]
+        save(file, **arrays)
 
 
-def _read(path: Path) -> Keepsake | None:
+def _read(path: Path, made: Callable[[Arrays], Made]) -> Made | None:
     """Return what the file holds; None where there is none, or it is damaged: the device then begins anew."""
     if not path.exists():
         return None
     with disk("read", path):
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            return _keepsake(arrays)
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            log.error("%s is damaged (%s): what the device kept in it is lost, it begins anew", path, error)  # noqa: TRY400
-            return None
+        content = path.read_bytes()
+    try:
+        with np.load(BytesIO(content), allow_pickle=False) as stored:
+            return made({name: stored[name] for name in stored.files})
+    except Exception as error:  # noqa: BLE001 # over damage, zipfile, zlib and NumPy raise all sorts
+        text = "%s is damaged (%s): what the device kept in it is lost, it begins anew"
+        log.error(text, path, _brief(error))  # noqa: TRY400 # no use for a traceback
+        return None
 
 
-def _keepsake(arrays: dict[str, np.ndarray]) -> Keepsake:
-    run, settled = arrays.pop("run").tobytes(), arrays.pop("settled").tobytes()
-    vectors = {name.removeprefix(_VECTOR): array.astype(np.float32) for name, array in arrays.items()}
-    return Keepsake(run, vectors, tuple(settled[at : at + 8] for at in range(0, len(settled), 8)))
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:60]!r}"
 
 
-def _named(path: Path) -> tuple[bytes, Origin]:
+def _named(folder: Path, *marks: str) -> dict[bytes, Origin]:
+    """Return the origins of the changes with such marks, the oldest round first."""
+    paths = [path for path in folder.iterdir() if path.suffix in marks]
+    return dict(sorted(map(_origin, paths), key=lambda pair: (pair[1].round, pair[0])))
+
+
+def _origin(path: Path) -> tuple[bytes, Origin]:
     """Return the update and the origin that a change's file is named by."""
     try:
         round_, model, run, update = path.stem.split("-")
-        origin = Origin(bytes.fromhex(run), int(round_), int(model), path.suffix == _SUFFIXES[True])
+        origin = Origin(bytes.fromhex(run), int(round_), int(model), path.suffix == ACCEPTED)
         return bytes.fromhex(update), origin
     except ValueError:
         raise StoreError(f"{path} is no update's change: remove it from the folder") from None
-
-
-def _as_array(content: bytes) -> np.ndarray:
-    return np.frombuffer(content, dtype=np.uint8)

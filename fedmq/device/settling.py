@@ -2,7 +2,8 @@
 
 What an update changes of the device's own vectors is added when the aggregator's model has moved by that update: its
 receipt says accepted, and the next round begins with another version than the update's round did. (An accepted update
-moves nothing where its round is given up for want of others.)
+moves nothing where its round is given up for want of others.) What it takes out of the residual of error feedback comes
+back in every other case but one: an update that was refused takes the residual with it.
 
 A new task makes a device forget updates of rounds that are over, receipt or not. For what it keeps that will not do: a
 change on one side alone leaves device and aggregator out of step for good. So it asks: it sends the update once more,
@@ -16,13 +17,15 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+from fedmq.device.kept import End
 from fedmq.protocol.messages import Facts, TaskKind, Update, Verdict
 from fedmq.wire.envelope import encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator
 
-    from fedmq.device.keepsakes import Keepsakes, Origin
+    from fedmq.device.keepsakes import Keepsakes
+    from fedmq.device.kept import Origin
     from fedmq.device.outbox import Outbox
     from fedmq.protocol.messages import Receipt, Task
 
@@ -100,25 +103,37 @@ class Settling:
         if verdict is Verdict.ACCEPTED:
             await asyncio.to_thread(self._keepsakes.accept, update)
         else:
-            await asyncio.to_thread(self._keepsakes.settle, update, added=False)
+            end = End.REFUSED if verdict is Verdict.REJECTED else End.RETURNED
+            await asyncio.to_thread(self._keepsakes.settle, update, end)
         self._outbox.forget(update)
         await self._add_what_has_moved_the_model()
 
     async def _add_what_has_moved_the_model(self) -> None:
-        """Settle the accepted updates of earlier rounds, and those of other runs."""
+        """Settle what is of another run, of a round that moved nothing, or accepted in an earlier round.
+
+        That a round moved nothing only the next task shows for sure: so it is taken down then, accepted or not.
+        """
         task = self._task
         for update, origin in self._keepsakes.waiting().items():
             if task is None:
                 break
             if origin.run != task.run:
-                await asyncio.to_thread(self._keepsakes.settle, update, added=False)
+                await asyncio.to_thread(self._keepsakes.settle, update, End.DROPPED)
+            elif _in_vain(origin, task):
+                await asyncio.to_thread(self._keepsakes.settle, update, End.RETURNED)
             elif origin.accepted and _before(origin, task):
-                await asyncio.to_thread(self._keepsakes.settle, update, added=origin.model < task.model)
+                await asyncio.to_thread(self._keepsakes.settle, update, End.MOVED)
         self._news.set()
 
 
 def _before(origin: Origin, task: Task) -> bool:
     return origin.run == task.run and origin.round < task.round
+
+
+def _in_vain(origin: Origin, task: Task) -> bool:
+    """Tell whether nothing has moved since, and the update is taken no more, or was in a round that is over."""
+    over = _before(origin, task) if origin.accepted else origin.run == task.run and origin.round < task.oldest
+    return over and origin.model == task.model
 
 
 def _question(task: Task, update: bytes) -> Update:

@@ -12,15 +12,18 @@ import numpy as np
 from fedmq.algorithms import told
 from fedmq.codecs import parse
 from fedmq.device.interface import steered
-from fedmq.device.keepsakes import Origin
+from fedmq.device.kept import End, Origin
 from fedmq.device.outbox import Stored
+from fedmq.device.residual import Whole
 from fedmq.errors import Refused
 from fedmq.protocol.messages import DELTA, Facts, Update
 from fedmq.protocol.seeds import update_seed
 from fedmq.wire.envelope import encode
+from fedmq.wire.fields import SINGLE
 
 if TYPE_CHECKING:
     from fedmq.algorithms import Algorithm
+    from fedmq.codecs.feedback import Feedback
     from fedmq.device.interface import SteeredTrainer, Trained, Trainer
     from fedmq.device.keepsakes import Keepsakes
     from fedmq.device.outbox import Outbox
@@ -49,8 +52,9 @@ class Training:
         pull = algorithm.pull(model, layout, self._keepsakes.kept(task.run))
         train = self._trainer.train if pull is None else partial(_steered(self._trainer).train, pull=pull)
         trained = train(algorithm.start(model, layout), settings, seed=self._training_seed(task))
+        delta = algorithm.answer(model, trained.vector, trained.reach, layout)
         return self._store(
-            task, algorithm, trained, algorithm.answer(model, trained.vector, trained.reach, layout)
+            task, algorithm, trained, algorithm.lessen(delta, layout, self._keepsakes.kept(task.run))
         )
 
     def _store(self, task: Task, algorithm: Algorithm, trained: Trained, delta: Vector) -> Stored:
@@ -59,14 +63,34 @@ class Training:
         update = os.urandom(8)
         sizes = algorithm.extend(self._trainer.layout).sizes
         codec, seed = parse(task.codec), update_seed(task.run, task.round, update)
-        data = codec.encode(delta, sizes, seed=seed)
+        whole = self._whole(task, algorithm, delta, codec.feedback)
+        sent = delta if whole is None else whole.vector
+        data = codec.encode(sent, sizes, seed=seed)
         stored = _sealed(task, update, trained, data)
-        delivered = delta if codec.exact else codec.decode(data, sizes, seed=seed)
+        delivered = sent if codec.exact else codec.decode(data, sizes, seed=seed)
         change = algorithm.learn(delivered, self._trainer.layout)
-        if change:  # is there before the update can be accepted
-            self._keepsakes.put(Origin(task.run, task.round, task.model), update, change)
+        residual = None if whole is None else whole.after(delivered)
+        if change or residual is not None:  # is there before the update can be accepted
+            self._keepsakes.put(Origin(task.run, task.round, task.model), update, change, residual)
         self._outbox.put(stored)
         return stored
+
+    def _whole(
+        self, task: Task, algorithm: Algorithm, delta: Vector, feedback: Feedback | None
+    ) -> Whole | None:
+        """Return the delta with what is owed to the model; None without error feedback."""
+        if feedback is None:
+            return None
+        self._take_back(task)
+        mask = algorithm.fed_back(self._trainer.layout)
+        return Whole.of(delta, self._keepsakes.owed(task.run), task.round, feedback.keep, mask)
+
+    def _take_back(self, task: Task) -> None:
+        """Settle an update of this very round that never reached the outbox: the power went in between."""
+        for update, origin in self._keepsakes.waiting().items():
+            here = (origin.run, origin.round) == (task.run, task.round) and not origin.accepted
+            if here and update not in self._outbox.entries():
+                self._keepsakes.settle(update, End.RETURNED)
 
     def _training_seed(self, task: Task) -> int:
         """Return a seed that differs by device, run and round, and repeats with them."""
@@ -77,7 +101,8 @@ class Training:
 
 
 def _sealed(task: Task, update: bytes, trained: Trained, data: bytes) -> Stored:
-    facts = Facts(trained.examples, trained.steps, trained.metrics)
+    metrics = {name: min(max(value, SINGLE.low), SINGLE.high) for name, value in trained.metrics.items()}
+    facts = Facts(trained.examples, trained.steps, metrics)
     body = encode(Update(task.run, update, task.model, task.layout, facts, {DELTA: data}))
     if len(body) > task.update_bytes:
         raise Refused(f"the update takes {len(body)} bytes, the task allows {task.update_bytes}")

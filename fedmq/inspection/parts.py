@@ -11,6 +11,8 @@ import typing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
+from fedmq.aggregator.encodings import DEFAULT
+from fedmq.aggregator.pairing import suiting
 from fedmq.algorithms import ALGORITHMS
 from fedmq.config.printing import spelt, to_toml
 from fedmq.config.rules import CHOICES, bare, inside
@@ -18,7 +20,7 @@ from fedmq.config.tables import inline, kind_of
 from fedmq.errors import ConfigError
 from fedmq.inspection.docs import Doc, read_doc
 from fedmq.inspection.examples import home, runnable
-from fedmq.rules import GUARDS, HYBRIDS, PRESETS, REDUCERS, STEPS, WEIGHERS, AnyRule, Rule
+from fedmq.rules import GUARDS, HYBRIDS, PRESETS, REDUCERS, STEPS, WEIGHERS, AnyRule, Needs, Rule
 from fedmq.rules.presets import PURPOSES
 
 if TYPE_CHECKING:
@@ -102,11 +104,29 @@ def _names(part: Part) -> set[str]:
 
 
 def _part(slot: Slot, kind: str, row: Any) -> Part:  # noqa: ANN401 - a class, or a rule
-    if isinstance(row, type):
-        settings = tuple(_settings(row))
-        name = f"{home(row, row.__module__)}.{row.__name__}"
-        return Part(slot, kind, _doc(row), settings, _snippet(slot, kind, row), name)
-    return _preset(slot, kind, row)
+    return _class(slot, kind, row) if isinstance(row, type) else _preset(slot, kind, row)
+
+
+def _class(slot: Slot, kind: str, row: type) -> Part:
+    needs = getattr(row, "needs", None)  # steps see no update, so they have none
+    made = None if needs is None or any(map(_is_required, dataclasses.fields(row))) else row()
+    doc = _doc(row)
+    if needs is not None:
+        told = AS_PARTS if made is None else in_codec_words(made.needs)
+        doc = replace(doc, sections={**doc.sections, "Codec": told})
+    name = f"{home(row, row.__module__)}.{row.__name__}"
+    return Part(slot, kind, doc, tuple(_settings(row)), _snippet(slot, kind, row), name)
+
+
+ANY_CODEC: Final = "Any."
+AS_PARTS: Final = "What its most demanding part wants."
+
+
+def in_codec_words(needs: Needs) -> str:
+    """Return what a part asks of the codec that updates come in, in words for people."""
+    if needs.allow("large"):
+        return ANY_CODEC
+    return f"One whose error of each update is {needs.error} at most, such as `{suiting(needs)}`: {needs.reason}."
 
 
 def _doc(part: type) -> Doc:
@@ -191,5 +211,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 def _preset(slot: Slot, name: str, rule: Any) -> Part:  # noqa: ANN401 - any rule
     written = f"Written out, it is\n\n```toml\n{to_toml(rule).rstrip()}\n```"
-    doc = Doc(PURPOSES.get(name, str(rule)), "", {"Formula": f"`{rule}`", "Configuration": written})
+    codec = f"{in_codec_words(rule.needs)} Where no encoding is given it is `{DEFAULT}`."
+    sections = {"Formula": f"`{rule}`", "Configuration": written, "Codec": codec}
+    doc = Doc(PURPOSES.get(name, str(rule)), "", sections)
     return Part(slot, name, doc, (), f'[rule]\npreset = "{name}"', f'fedmq.rules.preset("{name}")')

@@ -75,8 +75,8 @@ def _checkpoint(path: Path) -> Findings:
         "progress": asdict(state.progress),
         "parameters": weights.vector.size,
         "frames": [
-            f"{frame.version} on {frame.base}, {frame.nbytes} bytes as {frame.codec}"
-            for frame, _ in weights.frames
+            f"{'whole' if each.step.key else 'delta to'} {each.step.version}, {len(each.body)} bytes as {each.codec}"
+            for each in weights.frames
         ],
         "open round": journals[0] if journals else "none",
         "kept updates": str(path / UPDATES) if (path / UPDATES).exists() else "none",

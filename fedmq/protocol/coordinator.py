@@ -99,6 +99,10 @@ class Coordinator(Admission):
         self._census = 0.0
         self._stop_reason = ""
 
+    def turn(self, codec: str) -> None:
+        """Have the tasks of later rounds name this codec. What it makes must keep to the terms' `update_bytes`."""
+        self.terms = replace(self.terms, codec=codec)
+
     def _transitions(self) -> Mapping[tuple[Phase, type], frozenset[Phase]]:
         return TRANSITIONS
 

@@ -70,35 +70,35 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """One encoded piece of the way to a model version.
-
-    `base` is 0 for a key-frame, which stands alone; else the version to whose replica the decoded vector is added.
-    `digest` is SHA-256 of the frame's bytes, `replica` of the resulting vector as little-endian float32.
-    """
-
-    version: int
-    base: int
-    codec: str
-    nbytes: int
-    chunks: int
-    digest: bytes
-    replica: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Manifest:
-    """The published model: `frames` lead from a key-frame to `version`.
+    """The published model, and which frames bring a replica to it (see `fedmq.protocol.frames`).
 
-    A device that has one of the versions on the way needs only those after it. `sizes` are the lengths of the layout's
-    shared variables, from which every decoder takes its shapes.
+    There stand the key-frame of version `key` and the last deltas, each from the version before it, the last of them to
+    `version`. `key_blocks` and `deltas` are the frames' lengths, in blocks of 64 bytes. `replica` is the digest of the
+    model of `version` as devices hold it. `behind` are the lengths of the variables that an algorithm has put behind
+    the model's own, whose lengths every device knows.
     """
 
     run: bytes
     version: int
-    layout: bytes
-    sizes: tuple[int, ...]
-    frames: tuple[Frame, ...]
+    replica: bytes
+    key: int
+    key_blocks: int
+    deltas: tuple[int, ...] = ()
+    behind: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One encoded step towards a version: a whole model, or what separates it from the version before.
+
+    `data` is the vector in `codec`. A delta to a version that has a key-frame names in `rounded` the key-frame's codec:
+    there the replica is encoded and decoded once more, so that it is the same whichever way it came.
+    """
+
+    codec: str
+    rounded: str
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,10 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Piece `index` of `count` of a longer body of `total` bytes whose SHA-256 is `digest`.
+    """Piece `index` of `count` of a longer body of `total` bytes; `digest` is the beginning of the body's SHA-256.
 
-    For an update, the body is the encoded `Update` and `stem` its update id; for a model frame, the frame's bytes and
-    an empty stem.
+    For an update, the body is the encoded `Update` and `stem` its update id; for a model's frame the encoded `Frame`,
+    and the stem is empty.
     """
 
     run: bytes
@@ -206,4 +206,4 @@ class Report:
     reasons: Mapping[str, int] = field(default_factory=dict)
 
 
-Message: TypeAlias = Task | Manifest | Update | Chunk | Receipt | Birth | Beacon | Report
+Message: TypeAlias = Task | Manifest | Update | Chunk | Receipt | Birth | Beacon | Report | Frame

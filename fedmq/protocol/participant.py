@@ -15,6 +15,9 @@ Where updates of earlier rounds are still taken (an asynchronous federation: the
 a newer task does not end what is under way: the model that is being fetched is trained from, and the update is sent.
 Else a device whose link is slower than the others train would fetch for ever.
 
+Where the link may carry so many bytes a day (`Allowed`), a task that would take more than is left is not taken up, and
+an update waits in the outbox; when another day has begun both go on from there.
+
 `now` is any monotonic clock in seconds. What the calendar of the device says is never asked.
 """
 
@@ -26,7 +29,9 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from fedmq.errors import MisuseError
 from fedmq.protocol import participation as pa
+from fedmq.protocol.allowance import Allowance
 from fedmq.protocol.cohort import in_cohort
+from fedmq.protocol.frames import cost, way
 from fedmq.protocol.machine import Machine
 from fedmq.protocol.messages import Manifest, Task, TaskKind
 
@@ -59,6 +64,7 @@ TRANSITIONS: Mapping[tuple[Phase, type], frozenset[Phase]] = {
     (Phase.IDLE, pa.Tasked): _ANY,
     (Phase.IDLE, pa.Published): _FETCH,
     (Phase.IDLE, pa.Receipted): frozenset({Phase.IDLE, Phase.FETCHING, Phase.TRAINING}),
+    (Phase.IDLE, pa.Allowed): frozenset({Phase.IDLE, Phase.FETCHING, Phase.TRAINING}),
     (Phase.IDLE, pa.Elapsed): _FETCH,
     (Phase.FETCHING, pa.Tasked): _ANY,
     (Phase.FETCHING, pa.Disconnected): frozenset({Phase.IDLE}),
@@ -73,12 +79,14 @@ TRANSITIONS: Mapping[tuple[Phase, type], frozenset[Phase]] = {
 
 @dataclass(slots=True)
 class Letter:
-    """An update in the outbox: when it is to be sent (again), and how often it was."""
+    """An update in the outbox: when it is due (again), how often it was sent, whether the link's limit holds it up."""
 
     run: bytes
     round: int
     due: float = 0.0
     sent: int = 0
+    nbytes: int = 0
+    held: bool = False
 
 
 class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
@@ -107,6 +115,7 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
         self._fetch_due = 0.0
         self._fetches_failed = 0
         self._complained: set[bytes] = set()
+        self._allowance = Allowance()
 
     def _transitions(self) -> Mapping[tuple[Phase, type], frozenset[Phase]]:
         return TRANSITIONS
@@ -131,6 +140,8 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
                 self._training_failed(event, now)
             case pa.Receipted():
                 self._receipted(event, now)
+            case pa.Allowed(nbytes):
+                self._allowed(nbytes, now)
             case pa.Elapsed():
                 self._go_on(now)
             case _:
@@ -241,14 +252,36 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
         )
         self._out.append(pa.Log(sentence, serious=True))
 
+    def _allowed(self, nbytes: int | None, now: float) -> None:
+        """Hear what the link may carry; when that is more than before, take up what had to wait for it."""
+        if self._allowance.grant(nbytes):
+            for letter in self.outbox.values():
+                if letter.held:
+                    letter.due = now
+            self._go_on(now)
+
+    def _affords(self, what: str, nbytes: int) -> bool:
+        if self._allowance.covers(nbytes):
+            return True
+        sentence = self._allowance.complaint(what, nbytes)
+        if sentence:
+            self._out.append(pa.Log(sentence))
+        return False
+
+    def _affords_answer(self, task: Task, fetched: int) -> bool:
+        """Tell whether the link may still carry what answering takes: `fetched` bytes of model, and an update."""
+        return self._affords(f"round {task.round}", fetched + self._allowance.update_bytes)
+
     def _prepare(self, task: Task, now: float) -> None:
         if self.version == task.model:
+            if not self._affords_answer(task, 0):
+                self._wait()
+                return
             self.phase, self._work, self._fetching = Phase.TRAINING, task, 0
             self._answered, self._aim = task.round, None
             self._out.append(pa.Train(task))
         elif (manifest := self._fetchable(task, now)) is not None:
-            self._aim = task
-            self._fetch(manifest)
+            self._fetch(manifest, task)
         else:
             self._wait()
 
@@ -260,12 +293,17 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
         fits = manifest is not None and (manifest.run, manifest.version) == (task.run, task.model)
         return manifest if fits else None
 
-    def _fetch(self, manifest: Manifest) -> None:
-        steps = [frame.version for frame in manifest.frames]
-        fresh = self.version not in steps
-        frames = manifest.frames if fresh else manifest.frames[steps.index(self.version) + 1 :]
+    def _fetch(self, manifest: Manifest, task: Task) -> None:
+        steps = way(manifest, self.version)
+        if not self._affords_answer(task, cost(manifest, steps)):
+            self._wait()
+            return
+        self._aim = task
+        fetch = pa.Fetch(manifest, steps)
+        if fetch.fresh:
+            self.version = 0
         self.phase, self._fetching = Phase.FETCHING, manifest.version
-        self._out.append(pa.Fetch(manifest.version, frames, fresh))
+        self._out.append(fetch)
 
     def _fetched(self, version: int, now: float) -> None:
         if version != self._fetching:
@@ -281,9 +319,15 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
     def _fetch_failed(self, event: pa.FetchFailed, now: float) -> None:
         if event.version != self._fetching:
             return
-        # The replica cannot be trusted now: the next fetch begins with the key-frame.
-        self._fetching, self._aim, self.version = 0, None, 0
+        self._fetching, self._aim = 0, None
         self._end_fetching()
+        held, lasting = self.version, self._fetches_failed > 0
+        if event.wrong or lasting:
+            self.version = 0  # whatever is wrong with replica or deltas, the key-frame does not need them
+        if event.wrong and held and not lasting:
+            self._out.append(pa.Log(f"the key-frame makes good what came out wrong: {event.reason}"))
+            self._go_on(now)
+            return
         self._fetch_due = now + _pause(FETCH_PAUSE_S, self._fetches_failed)
         self._fetches_failed += 1
         self._out.append(pa.Log(f"model {event.version} could not be fetched: {event.reason}"))
@@ -294,7 +338,8 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
     def _stored(self, event: pa.Stored, now: float) -> None:
         work = self._work_done(event)
         if self._still_wanted(work):
-            self.outbox[event.update] = Letter(work.run, work.round, due=now)
+            self.outbox[event.update] = Letter(work.run, work.round, due=now, nbytes=event.nbytes)
+            self._allowance.update_bytes = event.nbytes
             self._answered = max(self._answered, work.round)  # an older run may have been here in between
         else:
             self._out.append(pa.Forget(event.round, event.update, None, "its round ended during training"))
@@ -323,6 +368,10 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
             return
         for update, letter in self.outbox.items():
             if now >= letter.due:
+                letter.held = not self._affords(f"the update of round {letter.round}", letter.nbytes)
+                if letter.held:
+                    letter.due = now + LONGEST_PAUSE_S
+                    continue
                 letter.due = now + _pause(RECEIPT_PAUSE_S, letter.sent)
                 letter.sent += 1
                 self._out.append(pa.Send(letter.round, update))

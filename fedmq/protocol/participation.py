@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from fedmq.protocol.messages import Frame, Manifest, Receipt, Task, Verdict
+    from fedmq.protocol.frames import Step
+    from fedmq.protocol.messages import Manifest, Receipt, Task, Verdict
 
 # --- events -----------------------------------------------------------------------------------------------------------
 
@@ -44,18 +45,20 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """The model did not come, or did not match its digests."""
+    """The model did not come; or it came, and was `wrong`: a frame is damaged, or does not lead to the digest."""
 
     version: int
     reason: str
+    wrong: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Training is done, and the encoded update lies durable in the outbox."""
+    """Training is done, and the encoded update, of so many bytes, lies durable in the outbox."""
 
     round: int
     update: bytes
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,13 @@ class Receipted:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowed:
+    """So many bytes may the link still carry today; None for any number. Without this event there is no limit."""
+
+    nbytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Elapsed:
     """Time has passed; nothing else has happened."""
 
@@ -88,6 +98,7 @@ ParticipantEvent: TypeAlias = (
     | Stored
     | TrainingFailed
     | Receipted
+    | Allowed
     | Elapsed
 )
 
@@ -96,15 +107,24 @@ ParticipantEvent: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Get these frames and make the replica `version`; with `fresh`, forget the replica first.
+    """Get these steps' frames and take the replica to the manifest's version; where it is `fresh`, forget it first.
 
     Answer with Fetched or FetchFailed, however long it takes. It takes the place of any fetch under way, and ends with
-    the link: then no answer follows, and the replica stays a version that it was.
+    the link: then no answer follows, and the replica stays the version that it was.
     """
 
-    version: int
-    frames: tuple[Frame, ...]
-    fresh: bool
+    manifest: Manifest
+    steps: tuple[Step, ...]
+
+    @property
+    def version(self) -> int:
+        """Where the steps lead."""
+        return self.manifest.version
+
+    @property
+    def fresh(self) -> bool:
+        """Whether they begin with a key-frame."""
+        return self.steps[0].key
 
 
 @dataclass(frozen=True, slots=True)

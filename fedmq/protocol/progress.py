@@ -26,7 +26,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What every task of this federation says: fixed for its life."""
+    """What every task of this federation says; but for the codec, which may be turned between rounds, for its life."""
 
     run: bytes
     layout: bytes
@@ -38,12 +38,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What the task of a round said, as far as an update of that round is checked against it."""
+    """What the task of a round said, as far as an update of that round is checked against it, or decoded by it."""
 
     round: int
     model: int
     salt: bytes
     fraction: float = 1.0
+    codec: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Progress:
     def opened(self, task: Task) -> Progress:
         """Return the progress with the task's round open; what is older than the task's oldest is recent no longer."""
         earlier = tuple(one for one in self.recent if task.oldest <= one.round < task.round)
-        now = Opened(task.round, task.model, task.salt, task.fraction)
+        now = Opened(task.round, task.model, task.salt, task.fraction, task.codec)
         return replace(self, round=task.round, recent=(*earlier, now))
 
     def stepped(self, version: int) -> Progress:

@@ -14,8 +14,9 @@ import numpy as np
 
 from fedmq.aggregator.keeping import kept_updates
 from fedmq.aggregator.modelling import Modelling
+from fedmq.aggregator.pairing import require_pair
 from fedmq.config.kept import read
-from fedmq.errors import PeerError, Refused
+from fedmq.errors import ConfigError, PeerError, Refused
 from fedmq.protocol.messages import Task
 from fedmq.rules.measure import norm
 from fedmq.vectors import fingerprint
@@ -24,6 +25,7 @@ from fedmq.wire.envelope import decode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from fedmq.aggregator.settings import Federation
     from fedmq.protocol.messages import Update
     from fedmq.rules import AnyRule
     from fedmq.store.archive import KeptRound, Recording
@@ -111,10 +113,13 @@ class Replay:
 
         A course goes on from its own model, or, `anchored`, from the recorded one in every round: then each point says
         what the rule makes of one round's updates, which were trained from that very model. What rules remember is
-        their own in either case. Raises ConfigError.
+        their own in either case. Raises ConfigError, also where a candidate has no use for updates in their codec.
         """
         self.recording, self._judge, self.anchored = recording, judge, anchored
-        first = read(recording.rounds[0].settings).rule
+        federation = read(recording.rounds[0].settings)
+        first = federation.rule
+        for each in candidates:
+            _require_suited(each, federation)
         self._runners = [
             _Runner(each, Course(each.name, str(each.rule or first)), recording.weights)
             for each in (Candidate(RECORDED), *candidates)
@@ -142,6 +147,7 @@ class Replay:
         runner.modelling = Modelling(
             federation, self.recording.state.run, self.recording.layout, runner.weights
         )
+        runner.modelling.codecs.recall(dict(kept.codecs))
         runner.modelling.begin(decode(kept.task, Task), kept.present)
         runner.taken, runner.reasons = 0, {}
 
@@ -177,6 +183,17 @@ class Replay:
         """Compare models; what an algorithm has put behind them is none of theirs."""
         layout = self.recording.layout
         return norm(np.subtract(vector[: layout.size], other[: layout.size]), layout)
+
+
+def _require_suited(candidate: Candidate, federation: Federation) -> None:
+    """Raise ConfigError, with the candidate's name, where its rule has no use for the kept updates' codec."""
+    if candidate.rule is not None:
+        try:
+            require_pair(candidate.rule, federation.algorithm, federation.encoding.up)
+        except ConfigError as error:
+            raise ConfigError(
+                f"the kept updates cannot be replayed under {candidate.name}: {error}"
+            ) from None
 
 
 def _absorb(runner: _Runner, update: Update, answered: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from fedmq.algorithms import Algorithm
 from fedmq.replay import telling
 from fedmq.replay.candidates import candidates
 from fedmq.replay.course import Replay
@@ -54,10 +55,15 @@ def _judge(record: Record) -> Judge | None:
     """Return what evaluates a model as the simulation did; None for a service, which has no data."""
     if record.settings is None:
         return None
-    from fedmq.simulate.fleet import build_judge  # noqa: PLC0415 - data sets and frameworks, only where needed
+    from fedmq.simulate.fleet import build_fleet, build_judge  # noqa: PLC0415 - data sets, frameworks: only where needed
+    from fedmq.simulate.judging import Judge  # noqa: PLC0415 - as above
 
-    judge = build_judge(record.settings.fleet)
-    return judge.evaluate if judge is not None else None
+    table, algorithm = record.settings.fleet, record.settings.algorithm
+    if type(algorithm).apart is not Algorithm.apart:
+        fleet = build_fleet(table)
+        return Judge(algorithm, fleet.trainers, fleet.pooled)
+    pooled = build_judge(table)
+    return Judge(algorithm, {}, pooled) if pooled is not None else None
 
 
 def _show(record: Record, replay: Replay, say: Callable[[str], None], *, judged: bool) -> None:

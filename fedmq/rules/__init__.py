@@ -23,6 +23,7 @@ from fedmq.rules.guards import (
 )
 from fedmq.rules.hybrids import HYBRIDS, ByCluster, ByLayer, BySchedule, Part, Plateau, Stage
 from fedmq.rules.memory import Memory
+from fedmq.rules.needs import Needs, strictest
 from fedmq.rules.presets import PRESETS, preset
 from fedmq.rules.reduce import Mean, Reducer, Sums, Traits
 from fedmq.rules.reducers import REDUCERS
@@ -105,6 +106,7 @@ __all__ = [
     "Momentum",
     "MultiKrum",
     "NearestMixing",
+    "Needs",
     "NormBound",
     "NormClip",
     "NormFiltered",
@@ -138,4 +140,5 @@ __all__ = [
     "Weigher",
     "Yogi",
     "preset",
+    "strictest",
 ]

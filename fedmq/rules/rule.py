@@ -27,6 +27,7 @@ from fedmq.rules.fold import Fold, Tally, pack, unpack
 from fedmq.rules.guards import ExamplesBound, Finite, Guard
 from fedmq.rules.measure import norm
 from fedmq.rules.memory import EMPTY, Memory, prefixed, scoped
+from fedmq.rules.needs import Needs, strictest
 from fedmq.rules.reduce import Mean, Reducer
 from fedmq.rules.scaling import scaled
 from fedmq.rules.settings import require
@@ -91,6 +92,10 @@ class AnyRule(Protocol):
     round in its memory, so that both can be written to disk. Folds of one rule must not be given to another.
     """
 
+    @property
+    def needs(self) -> Needs:
+        """What it asks of the codec that updates come in."""
+
     def zero(self, layout: Layout, memory: Memory = EMPTY, folder: Path | None = None) -> Fold:
         """Return an empty fold for models of `layout`; see `Rule.zero`."""
 
@@ -141,6 +146,11 @@ class Rule:
             not reason or self.weigh.uniform,
             f"{self.reduce} cannot weigh updates {self.weigh}: {reason}; weigh uniformly, or take another reducer",
         )
+
+    @property
+    def needs(self) -> Needs:
+        """What its most demanding part asks of the updates' codec; steps see none."""
+        return strictest((self.reduce.needs, *(guard.needs for guard in self.guards), self.weigh.needs))
 
     def zero(self, layout: Layout, memory: Memory = EMPTY, folder: Path | None = None) -> Fold:
         """Return an empty fold for models of `layout`.
@@ -207,11 +217,14 @@ class Rule:
 
     def reduced(self, fold: Fold) -> Reduced:
         """Return the fold's updates made one: the first half of `finish`. Raises MisuseError for an empty fold."""
-        results = [
-            self.reduce.result(lane, scoped(fold.memory, f"reduce.{index}."))
-            for index, lane in enumerate(fold.lanes)
-        ]
-        delta = _blended(self.weigh.lanes, results).astype(np.float32)
+        parts = [(lane, scoped(fold.memory, f"reduce.{index}.")) for index, lane in enumerate(fold.lanes)]
+        results: list[NDArray[np.float32]] | list[NDArray[np.float64]]
+        if len(parts) == 1:
+            results = [self.reduce.rounded(*parts[0])]
+            delta = results[0]
+        else:
+            results = [self.reduce.result(*part) for part in parts]
+            delta = _blended(self.weigh.lanes, results)
         return Reduced(delta, {**self._guards_learn(fold, delta), **self._reducers_learn(results)})
 
     def stepped(self, fold: Fold, reduced: Reduced, model: Vector) -> Outcome:
@@ -266,7 +279,7 @@ class Rule:
             )
         return learned
 
-    def _reducers_learn(self, results: Sequence[NDArray[np.float64]]) -> Memory:
+    def _reducers_learn(self, results: Sequence[NDArray[np.floating[Any]]]) -> Memory:
         learned: dict[str, NDArray[np.floating[Any]]] = {}
         for index, result in enumerate(results):
             learned |= prefixed(self.reduce.learn(result), f"reduce.{index}.")
@@ -293,14 +306,12 @@ class Rule:
         return f"{guards} | {self.weigh} | {self.reduce} | {self.step}"
 
 
-def _blended(shares: Sequence[float], results: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return the lanes' results, added by their shares; a single one as it is."""
-    if len(results) == 1:
-        return results[0]
+def _blended(shares: Sequence[float], results: Sequence[NDArray[np.float64]]) -> Vector:
+    """Return the lanes' results, added by their shares."""
     blended: NDArray[np.float64] = np.sum(
         [share * result for share, result in zip(shares, results, strict=True)], axis=0
     )
-    return blended
+    return blended.astype(np.float32)
 
 
 def _mix(weigh: Weigher, figures: Sequence[float]) -> float:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fedmq.aggregator.steering import told
+from fedmq.protocol.quantities import spell_bytes as size
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fedmq.simulate.runfolder import RoundRow
     from fedmq.simulate.simulation import Outcome
 
 HEADING = "  round   accuracy   devices        up       down     time"
-
-
-def size(count: float) -> str:
-    """Return a number of bytes with the unit that suits it (1 kB is 1,000 bytes)."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:  # noqa: PLR2004 - SI prefixes
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"  # noqa: PLR2004
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def line(row: RoundRow, rounds: int) -> str:
@@ -36,8 +32,22 @@ def _remarks(row: RoundRow) -> str:
     remarks = [row.outcome] if row.outcome != "stepped" else []
     if row.staleness is not None and row.staleness_max is not None:
         remarks.append(f"staleness {row.staleness:.1f}, at most {row.staleness_max:.0f}")
+    remarks += told(row.budget)
+    remarks += [f"devices by model: {chosen}"] if (chosen := _chosen(row.clusters)) else []
     remarks += [f"{count} refused: {reason}" for reason, count in row.reasons.items()]
     return f"   {'; '.join(remarks)}" if remarks else ""
+
+
+def judged(outcome: Outcome) -> str:
+    """Return what the accuracy is of; where there are several models, how many devices chose each."""
+    chosen = _chosen(outcome.clusters)
+    text = "accuracy on everyone's held-out data"
+    return f"{text}, each device by the model it chose ({chosen})" if chosen else text
+
+
+def _chosen(clusters: Mapping[str, float]) -> str:
+    devices = {name: int(count) for name, count in clusters.items() if name.endswith(".devices")}
+    return ", ".join(f"{name.removesuffix('.devices')}: {count}" for name, count in devices.items())
 
 
 def summary(outcome: Outcome) -> list[str]:

@@ -11,12 +11,14 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Final
 
+from fedmq.aggregator.pairing import advice
 from fedmq.codecs import parse
 from fedmq.config import BrokerTable, load
 from fedmq.config.named import named_rule
 from fedmq.errors import ConfigError
 from fedmq.simulate import narration
 from fedmq.simulate.fleet import build_fleet
+from fedmq.simulate.runfolder import model_file
 from fedmq.simulate.settings import SimulationSettings
 from fedmq.simulate.simulation import Simulation
 from fedmq.transport.address import Credentials, open_transport
@@ -53,6 +55,7 @@ def world_settings(world: str, changes: Mapping[str, Any]) -> SimulationSettings
         settings = replace(settings, encoding=replace(settings.encoding, up=parse(codec)))
     if changes.get("keep_updates") is not None:
         settings = replace(settings, store=replace(settings.store, keep_updates=changes["keep_updates"]))
+    _ = settings.federation  # which says now what does not go together
     return settings
 
 
@@ -89,7 +92,9 @@ def play(settings: SimulationSettings, folder: Path, *, broker: str | None, as_j
     fleet = build_fleet(settings.fleet)
     layout = next(iter(fleet.trainers.values())).layout
     say(f"{fleet.description}; model of {layout.size:,} parameters")
-    say(f"rule: {settings.rule}; updates as {settings.encoding.up}, models as {settings.encoding.down}")
+    say(f"rule: {settings.rule}; updates as {settings.encoding.up}, models as {settings.encoding.models}")
+    for sentence in advice(settings.federation):
+        say(f"note: {sentence}")
     rounds = settings.stop.rounds
     show = _show_json if as_json else lambda row: print(narration.line(row, rounds), flush=True)
     simulation = Simulation(settings, fleet, folder, on_round=show)
@@ -123,13 +128,13 @@ async def _broker(address: str | None, say: Callable[[str], None]) -> AsyncItera
 def _close(simulation: Simulation, folder: Path, say: Callable[[str], None]) -> None:
     """Write summary, plot and Keras model; say where they are."""
     simulation.folder.summary(simulation.outcome.summary())
-    say("\naccuracy on everyone's held-out data")
+    say(f"\n{narration.judged(simulation.outcome)}")
     for text in narration.summary(simulation.outcome):
         say(text)
     files = [
         "rounds.jsonl",
         "summary.json",
-        "model.fedmq",
+        *(model_file(name, ".fedmq") for name in simulation.models),
         *_save_keras(simulation, folder),
         *_draw(simulation, folder),
     ]
@@ -139,10 +144,11 @@ def _close(simulation: Simulation, folder: Path, say: Callable[[str], None]) -> 
 def _save_keras(simulation: Simulation, folder: Path) -> list[str]:
     trainer = next(iter(simulation.fleet.trainers.values()))
     save = getattr(trainer, "save", None)
-    if save is None or simulation.vector is None:
+    if save is None:
         return []
-    save(simulation.vector, folder / "model.keras")
-    return ["model.keras"]
+    for name, model in simulation.models.items():
+        save(model, folder / model_file(name, ".keras"))
+    return [model_file(name, ".keras") for name in simulation.models]
 
 
 def _draw(simulation: Simulation, folder: Path) -> list[str]:
@@ -152,7 +158,8 @@ def _draw(simulation: Simulation, folder: Path) -> list[str]:
         return []
     settings = simulation.settings
     title = f"{settings.name}: {len(simulation.fleet.trainers)} devices, {shorten(str(settings.rule), 90)}"
-    draw(folder / "plot.png", title, simulation.outcome.rows, simulation.outcome.curves)
+    outcome = simulation.outcome
+    draw(folder / "plot.png", title, outcome.rows, outcome.curves, narration.judged(outcome))
     return ["plot.png"]
 
 

@@ -28,14 +28,15 @@ DOWN: Final = "#E69F00"
 GREY: Final = "#555555"
 
 
-def draw(path: Path, title: str, rows: Sequence[RoundRow], curves: Sequence[Curve]) -> None:
-    """Write the picture as PNG to `path`."""
+def draw(path: Path, title: str, rows: Sequence[RoundRow], curves: Sequence[Curve], judged: str) -> None:
+    """Write the picture as PNG to `path`; `judged` says what the accuracy is of."""
     with plt.rc_context({"font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False}):
         figure, (left, right) = plt.subplots(
             1, 2, figsize=(11.5, 4.6), width_ratios=(2, 1), layout="constrained"
         )
         figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
         _accuracy(left, rows, curves)
+        left.set_title(judged, loc="left", color=GREY, fontsize=10.5)
         _traffic(right, rows)
         figure.savefig(path, dpi=130)
         plt.close(figure)
@@ -51,7 +52,6 @@ def _accuracy(axes: Axes, rows: Sequence[RoundRow], curves: Sequence[Curve]) -> 
     ends = [(curve.last, curve.name, BASELINES.get(curve.name, GREY)) for curve in curves]
     ends += [(known[-1][1], "federated", FEDERATED)] if known else []
     _label_ends(axes, sorted(ends), max(row.round for row in rows) if rows else 1)
-    axes.set_title("accuracy on everyone's held-out data", loc="left", color=GREY, fontsize=10.5)
     axes.set_xlabel("round (for the others: as much training)")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from fedmq.aggregator.steering import PREFIX
 from fedmq.config.tables import tables
 from fedmq.store.files import make_folder, write_whole
+
+CLUSTER: Final = "cluster-"
+"""What the names of figures of one of several models begin with."""
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +24,9 @@ class RoundRow:
     """One round, as the run folder and the plot have it. Bytes are MQTT payloads of the whole fleet.
 
     `staleness` and `staleness_max` are of the accepted updates, in model versions; None where rounds are synchronous.
+    `budget` has the figures of `fedmq.aggregator.steering`: what a device may take, what it took, how the codec stood.
+    `clusters` has of each of several models how many devices chose it, and its accuracy for these; accuracy and loss
+    are over all devices then, each by the model that it chose.
     """
 
     round: int
@@ -36,6 +43,8 @@ class RoundRow:
     reasons: dict[str, int] = field(default_factory=dict)
     staleness: float | None = None
     staleness_max: float | None = None
+    budget: dict[str, float] = field(default_factory=dict)
+    clusters: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, report: Report, bytes_up: int, bytes_down: int) -> RoundRow:
@@ -56,7 +65,14 @@ class RoundRow:
             reasons=dict(report.reasons),
             staleness=report.metrics.get("staleness"),
             staleness_max=report.metrics.get("staleness_max"),
+            budget={name: value for name, value in report.metrics.items() if name.startswith(PREFIX)},
+            clusters={name: value for name, value in report.evaluation.items() if name.startswith(CLUSTER)},
         )
+
+
+def model_file(name: str, ending: str) -> str:
+    """Return the name of a model's file; `name` is empty where there is one model."""
+    return f"model{'-' * bool(name)}{name}{ending}"
 
 
 class RunFolder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fedmq.aggregator.encodings import DEFAULT, ENCODINGS
 from fedmq.aggregator.settings import Encoding, Federation
 from fedmq.algorithms import Algorithm, Plain
 from fedmq.device.interface import ModuleName
@@ -48,7 +49,7 @@ class SimulationSettings:
     rounds: Policy = field(default_factory=Policy)
     stop: StopWhen = field(default_factory=lambda: StopWhen(rounds=30))
     rule: AnyRule = field(default_factory=lambda: preset("fedavg"))
-    encoding: Encoding = field(default_factory=Encoding)
+    encoding: Encoding = ENCODINGS[DEFAULT]
     training: dict[str, bool | int | float | str] = field(default_factory=dict)
     store: KeepUpdates = field(default_factory=KeepUpdates)
     algorithm: Algorithm = field(default_factory=Plain)

@@ -14,7 +14,8 @@ from fedmq.aggregator.aggregator import Aggregator
 from fedmq.config.kept import written
 from fedmq.device.device import Device, Identity
 from fedmq.simulate.baselines import Curve, local_curve, pooled_curve
-from fedmq.simulate.runfolder import RoundRow, RunFolder
+from fedmq.simulate.judging import Judge
+from fedmq.simulate.runfolder import RoundRow, RunFolder, model_file
 from fedmq.store.archive import UPDATES, Archive
 from fedmq.store.checkpoint import CheckpointFolder
 from fedmq.store.modelfile import StoredModel, save_model
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from fedmq.aggregator.modelling import Modelling
     from fedmq.protocol.messages import Report
     from fedmq.simulate.fleet import Fleet
     from fedmq.simulate.settings import SimulationSettings
@@ -42,8 +44,13 @@ class Outcome:
     seconds: float = 0.0
 
     @property
+    def clusters(self) -> Mapping[str, float]:
+        """How many devices chose each model in the end, and its accuracy for them; nothing where there is one model."""
+        return self.rows[-1].clusters if self.rows else {}
+
+    @property
     def accuracy(self) -> float | None:
-        """Of the last model, on everyone's held-out data."""
+        """Of the last model, on everyone's held-out data; of several, each on the data of those who chose it."""
         known = [row.accuracy for row in self.rows if row.accuracy is not None]
         return known[-1] if known else None
 
@@ -53,6 +60,7 @@ class Outcome:
             "reason": self.reason,
             "rounds": len(self.rows),
             "accuracy": self.accuracy,
+            **({"clusters": dict(self.clusters)} if self.clusters else {}),
             **{curve.name.replace(" ", "_"): curve.last for curve in self.curves},
             "bytes_up": sum(row.bytes_up for row in self.rows),
             "bytes_down": sum(row.bytes_down for row in self.rows),
@@ -79,7 +87,9 @@ class Simulation:
         self._worker = ThreadPoolExecutor(1, "fedmq-training")
         self._devices: list[Device] = []
         self._counted = (0, 0)
+        self._judge = Judge(settings.algorithm, fleet.trainers, fleet.pooled)
         self.vector: Vector | None = None
+        self.models: Mapping[str, Vector] = {}
 
     async def run(self, transport: Callable[[], Transport]) -> Outcome:
         """Run the federation to its end over connections that `transport` opens. Raises FedmqError."""
@@ -92,7 +102,7 @@ class Simulation:
             transport(),
             CheckpointFolder(self.folder.path / "aggregator"),
             model,
-            evaluate=self._evaluate if self.fleet.pooled else None,
+            evaluate=self._evaluate,
             on_report=self._report,
             entropy=Random(self.settings.fleet.seed).randbytes,
             archive=self._archive(),
@@ -103,13 +113,21 @@ class Simulation:
         ]
         self.outcome.reason = await self._together(aggregator)
         self.outcome.seconds = time.monotonic() - began
-        self.vector = aggregator.modelling.served()
-        facts: Mapping[str, str | int] = {
-            "federation": self.settings.name,
-            "version": aggregator.modelling.weights.version,
-        }
-        save_model(self.folder.path / "model.fedmq", StoredModel(first.layout, self.vector, facts))
+        self._save(aggregator.modelling)
         return self.outcome
+
+    def _save(self, modelling: Modelling) -> None:
+        """Save the model, or every one where there are several, each in a file that bears its name."""
+        layout = modelling.plain
+        facts: dict[str, str | int] = {
+            "federation": self.settings.name,
+            "version": modelling.weights.version,
+        }
+        self.vector = modelling.served()
+        self.models = self.settings.algorithm.apart(self.vector, layout)
+        for name, model in self.models.items():
+            path = self.folder.path / model_file(name, ".fedmq")
+            save_model(path, StoredModel(layout, model, {**facts, "model": name} if name else facts))
 
     def _archive(self) -> Archive | None:
         store = self.settings.store
@@ -134,10 +152,7 @@ class Simulation:
                 await asyncio.gather(serving, *living, return_exceptions=True)
 
     async def _evaluate(self, vector: Vector) -> Mapping[str, float]:
-        assert self.fleet.pooled is not None  # only asked then
-        return await asyncio.get_running_loop().run_in_executor(
-            self._worker, self.fleet.pooled.evaluate, vector
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._judge, vector)
 
     def _report(self, report: Report) -> None:
         up = sum(device.counters.bytes_up for device in self._devices)

@@ -7,11 +7,12 @@ A folder holds the federation as it was before the first kept round, and one fil
 
 A round's file has the journal's form: the magic, an opening, then the pieces of the accepted updates in the bytes in
 which they came over MQTT, device after device in the order of their names. The opening is msgpack: ``["fedmq-updates",
-1, round, base, version, model, updates, present, task, settings]``. `base` and `version` are the model versions before
-and after, `model` is the SHA-256 of the latter's float32 numbers, `updates` how many follow, `present` how many devices
-were there; `task` is the encoded task, `settings` the federation's rule, encoding and algorithm in JSON. Each file is
-written beside, synced and renamed, *before* the checkpoint that closes the round: so a crash may leave one file too
-many, never one too few, and the next start takes it away.
+1, round, base, version, model, updates, present, task, settings, codecs]``. `base` and `version` are the model versions
+before and after, `model` is the SHA-256 of the latter's float32 numbers, `updates` how many follow, `present` how many
+devices were there; `task` is the encoded task, `settings` the federation's rule, encoding and algorithm in JSON;
+`codecs`, which older files lack, are pairs of a round whose updates were still taken and the line of their codec. Each
+file is written beside, synced and renamed, *before* the checkpoint that closes the round: so a crash may leave one file
+too many, never one too few, and the next start takes it away.
 
 Rounds are kept without gaps from the first one on, because each one moves the model that the one before it made. At
 the limit of bytes keeping therefore stops; it does not drop the oldest.
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import msgpack
@@ -81,6 +82,7 @@ class KeptRound:
     present: int
     task: bytes
     settings: str
+    codecs: tuple[tuple[int, str], ...] = ()
 
     def encode(self) -> bytes:
         """Return the opening of the round's file."""
@@ -91,7 +93,10 @@ class KeptRound:
         """Return what `encode` wrote; None for the opening of something else."""
         try:
             magic, version, *fields = msgpack.unpackb(opening, max_ext_len=0)
-            return cls(*fields) if (magic, version) == (MAGIC, _FORMAT) else None
+            if (magic, version) != (MAGIC, _FORMAT):
+                return None
+            kept = cls(*fields)
+            return replace(kept, codecs=tuple((int(round_), str(line)) for round_, line in kept.codecs))
         except (ValueError, TypeError, msgpack.UnpackException):
             return None
 

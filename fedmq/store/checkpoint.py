@@ -19,8 +19,9 @@ import msgpack
 import numpy as np
 
 from fedmq.errors import MisuseError, StoreError
+from fedmq.protocol.frames import Step
 from fedmq.protocol.ledger import Ledger
-from fedmq.protocol.messages import Frame, Verdict
+from fedmq.protocol.messages import Verdict
 from fedmq.protocol.progress import Opened, Progress
 from fedmq.store.files import disk, make_folder, slot_file
 from fedmq.store.journal import Journal, Piece, Spot
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from fedmq.vectors import Vector
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _SLOTS: Final = "ab"
 _MEMORY: Final = "memory/"
 
@@ -54,15 +55,31 @@ class State:
     serial: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A frame in bytes: the encoded message, its digest, and for people the codec that it names."""
+
+    step: Step
+    codec: str
+    body: bytes
+    digest: bytes
+
+
 @dataclass(frozen=True)
 class Weights:
-    """The arrays: the model, what the devices hold of it, the rule's memory, and the frames with their bytes."""
+    """The arrays: the model, what the devices hold of it, the rule's memory, and the frames with their bytes.
+
+    `digest` is the replica's. `frames` are those that stand: the key-frame, then the deltas in order, the last of them
+    to `version`. `gone` are those that stood before and are to be taken down, with their lengths.
+    """
 
     version: int
     vector: Vector
     replica: Vector
     memory: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    frames: tuple[tuple[Frame, bytes], ...] = ()
+    digest: bytes = b""
+    frames: tuple[Encoded, ...] = ()
+    gone: tuple[tuple[Step, int], ...] = ()
 
 
 class CheckpointFolder:
@@ -131,13 +148,10 @@ def ledger_of(state: State) -> Ledger:
 
 
 def _arrays(state: State, weights: Weights) -> dict[str, Any]:
-    frames = [
-        [_row(frame), b"" if is_plain(body, weights.vector) else body] for frame, body in weights.frames
-    ]
     replica = {} if weights.replica is weights.vector else {"replica": weights.replica}
     return {
         "state": _as_array(msgpack.packb([_FORMAT, _plain(state)])),
-        "frames": _as_array(msgpack.packb(frames)),
+        "frames": _as_array(msgpack.packb(_chain(weights))),
         "version": np.asarray(weights.version),
         "vector": weights.vector,
         **replica,
@@ -152,7 +166,12 @@ def _read(path: Path) -> tuple[State, Weights] | None:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             form, plain = msgpack.unpackb(arrays["state"].tobytes(), strict_map_key=False)
-            return (_state(plain), _weights(arrays)) if form == _FORMAT else None
+            if form != _FORMAT:
+                raise StoreError(
+                    f"{path} is of format {form}, this fedmq reads {_FORMAT}: go on with the fedmq that wrote it, or "
+                    "begin anew in another folder"
+                )
+            return _state(plain), _weights(arrays)
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, msgpack.UnpackException):
             return None
 
@@ -160,9 +179,36 @@ def _read(path: Path) -> tuple[State, Weights] | None:
 def _weights(arrays: Mapping[str, NDArray[Any]]) -> Weights:
     memory = {name.removeprefix(_MEMORY): array for name, array in arrays.items() if name.startswith(_MEMORY)}
     vector = arrays["vector"]
-    rows = msgpack.unpackb(arrays["frames"].tobytes())
-    frames = tuple((Frame(*row), body or _as_body(vector)) for row, body in rows)
-    return Weights(int(arrays["version"]), vector, arrays.get("replica", vector), memory, frames)
+    digest, rows, gone = msgpack.unpackb(arrays["frames"].tobytes())
+    frames = tuple(
+        Encoded(Step(*step), codec, body + _as_body(vector) if cut else body, seal)
+        for step, codec, body, cut, seal in rows
+    )
+    return Weights(
+        version=int(arrays["version"]),
+        vector=vector,
+        replica=arrays.get("replica", vector),
+        memory=memory,
+        digest=digest,
+        frames=frames,
+        gone=tuple((Step(*step), nbytes) for step, nbytes in gone),
+    )
+
+
+def _chain(weights: Weights) -> list[Any]:
+    """Return the frames as plain data; where a body ends with the vector's own bytes, they are cut: they are there."""
+    rows = [
+        [_row(each.step), each.codec, *_without(each.body, weights.vector), each.digest]
+        for each in weights.frames
+    ]
+    return [weights.digest, rows, [[_row(step), nbytes] for step, nbytes in weights.gone]]
+
+
+def _without(body: bytes, vector: Vector) -> tuple[bytes, bool]:
+    """Return `body` without the vector's bytes at its end, and whether they were there."""
+    at = len(body) - vector.nbytes
+    cut = at >= 0 and is_plain(memoryview(body)[at:], vector)
+    return (body[:at] if cut else body), cut
 
 
 def _as_body(vector: Vector) -> bytes:
@@ -173,8 +219,8 @@ def _as_array(content: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8)
 
 
-def _row(frame: Frame) -> list[Any]:
-    return [getattr(frame, name) for name in Frame.__slots__]
+def _row(step: Step) -> list[Any]:
+    return [step.version, step.key]
 
 
 def _plain(state: State) -> dict[str, Any]:

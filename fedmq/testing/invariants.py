@@ -300,11 +300,9 @@ class Invariants:
             effect.fresh or shell.replica is None or shell.replica[0] == run,
             "frames for another run's replica",
         )
-        for frame in effect.frames:
-            demand(
-                frame.base in (0, at), f"frame {frame.version} builds on {frame.base}, the replica is {at}"
-            )
-            at = frame.version
+        for step in effect.steps:
+            demand(step.key or step.version == at + 1, f"{step} does not build on the replica, which is {at}")
+            at = step.version
         demand(at == effect.version, f"the frames lead to {at}, not to {effect.version}")
 
     def participant(

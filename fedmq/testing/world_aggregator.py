@@ -15,7 +15,7 @@ from fedmq.errors import MisuseError
 from fedmq.protocol import coordination as co
 from fedmq.protocol.coordinator import Phase, Progress, Terms
 from fedmq.protocol.ledger import Ledger
-from fedmq.protocol.messages import Beacon, Facts, Frame, Manifest
+from fedmq.protocol.messages import Beacon, Facts, Manifest
 from fedmq.testing.invariants import demand
 from fedmq.testing.world_broker import Piece, SimulatedUpdate, Status
 
@@ -32,6 +32,8 @@ LAYOUT = b"layout"
 DISK_S = 0.05
 ABSORB_S = 4.0
 STEP_S = 3.0
+EARLIER = 2
+"""Deltas that stand from before the key-frame."""
 
 
 @dataclass(slots=True)
@@ -319,11 +321,10 @@ class AggregatorShell:
             self.world.broker.publish(task)
 
     def _manifest(self) -> Manifest:
-        run, version = self.disk.run, self.disk.progress.version
-        key = version - (version - 1) % self.world.setting.keyframe_every
-        steps = range(key, version + 1)
-        frames = tuple(Frame(v, 0 if v == key else v - 1, "float32", 100, 1, b"", b"") for v in steps)
-        return Manifest(run, version, LAYOUT, (1,), frames)
+        version, every = self.disk.progress.version, self.world.setting.keyframe_every
+        key = version - (version - 1) % every
+        deltas = min(version - key + EARLIER, version - 1) if every > 1 else 0
+        return Manifest(self.disk.run, version, b"digest", key, 100, (2,) * deltas)
 
     def after(self, delay: float, action: Any, *arguments: object) -> None:  # noqa: ANN401 - any method of this object
         """Do something later, if the process is still there."""

@@ -13,13 +13,13 @@ from fedmq.wire import limits
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fedmq.protocol.messages import Frame
-
 Claims: TypeAlias = tuple[bytes, bytes, int, int, bytes]
 """What every chunk of one body says alike: run, stem, count, total and digest."""
 
 OVERHEAD_BYTES: Final = 512
 """Room left in a packet for topic, MQTT header, properties and the chunk's own fields."""
+MOST_CUTTINGS: Final = 4
+"""Ways of cutting one frame that are collected side by side; more would only be a way to fill the memory."""
 
 
 def chunk_room(packet_bytes: int, wanted: int = limits.CHUNK_BYTES) -> int:
@@ -35,17 +35,27 @@ def chunk_room(packet_bytes: int, wanted: int = limits.CHUNK_BYTES) -> int:
     return min(wanted, min(packet_bytes, limits.PACKET_BYTES) - OVERHEAD_BYTES)
 
 
+def chunk_count(nbytes: int, room: int) -> int:
+    """Return into how many chunks of at most `room` bytes a body is cut."""
+    return max(1, -(-nbytes // room))
+
+
+def body_digest(body: bytes) -> bytes:
+    """Return the digest that goes with each chunk of `body`."""
+    return hashlib.sha256(body).digest()[: limits.DIGEST]
+
+
 def cut(body: bytes, run: bytes, stem: bytes, room: int, digest: bytes | None = None) -> Iterator[Chunk]:
     """Return the chunks of `body` one after the other, each with at most `room` bytes of it.
 
-    `digest` is the body's SHA-256, for callers who know it already.
+    `digest` is the body's, for callers who know it already.
 
     Raises MisuseError when that would take more chunks, or a longer body, than the protocol allows.
     """
     count = -(-len(body) // room) if room > 0 else 0
     if not 1 <= count <= limits.CHUNKS or len(body) > limits.BODY_BYTES:
         raise MisuseError(f"a body of {len(body)} bytes cannot be cut into chunks of {room}")
-    known = digest or hashlib.sha256(body).digest()
+    known = digest or body_digest(body)
     return (
         Chunk(run, stem, index, count, len(body), known, body[index * room : (index + 1) * room])
         for index in range(count)
@@ -109,36 +119,25 @@ class Assembly:
 
 def check_body(body: bytes, total: int, digest: bytes) -> bytes:
     """Return `body` if it is what its chunks announced. Raises MessageError otherwise."""
-    if len(body) != total or hashlib.sha256(body).digest() != digest:
+    if len(body) != total or body_digest(body) != digest:
         raise MessageError(f"the chunks do not add up: {len(body)} bytes of {total}, or another digest")
     return body
 
 
 class Collector:
-    """Puts one body together in memory: the device's way to a model frame.
+    """Puts one body together in memory; it holds at most the announced bytes."""
 
-    It holds at most the announced bytes. A retained chunk may be left over from an earlier run, or from a time when the
-    same frame was cut into other chunks; made with `of`, the collector passes over those.
-    """
-
-    def __init__(self, most: int, claims: Claims | None = None) -> None:
-        """Take the body whose chunk comes first, at most `most` bytes; with `claims`, only the body they name."""
-        self._most, self._wanted = most, claims
+    def __init__(self, most: int) -> None:
+        """Take the body whose chunk comes first, at most `most` bytes."""
+        self._most = most
         self._assembly: Assembly | None = None
         self._pieces: dict[int, bytes] = {}
-
-    @classmethod
-    def of(cls, frame: Frame, run: bytes) -> Collector:
-        """Take the body of this model frame and pass over everything else."""
-        return cls(frame.nbytes, (run, b"", frame.chunks, frame.nbytes, frame.digest))
 
     def take(self, chunk: Chunk) -> bytes | None:
         """Take one chunk; return the whole body once it is complete, and be empty again.
 
         Raises MessageError for a chunk that contradicts the others, and when all together are not the announced body.
         """
-        if self._wanted is not None and _claims(chunk) != self._wanted:
-            return None
         if self._assembly is None:
             self._assembly = Assembly.begin(chunk, self._most)
         if self._assembly.take(chunk):
@@ -149,6 +148,28 @@ class Collector:
         body = b"".join(self._pieces[index] for index in range(assembly.count))
         self._assembly, self._pieces = None, {}
         return check_body(body, assembly.total, assembly.digest)
+
+
+class FrameCollector:
+    """Puts a model frame together from retained chunks, among which there may be left-overs.
+
+    Those of another run are passed over. Those from when the same frame was cut otherwise are collected beside the
+    others, and what is whole first is the frame.
+    """
+
+    def __init__(self, run: bytes, most: int) -> None:
+        """Take a frame of this run, at most `most` bytes."""
+        self._run, self._most = run, most
+        self._cuttings: dict[Claims, Collector] = {}
+
+    def take(self, chunk: Chunk) -> bytes | None:
+        """Take one chunk; return the whole body once it is complete. Raises MessageError where it is damaged."""
+        if chunk.run != self._run or chunk.stem or chunk.total > self._most:
+            return None
+        claims = _claims(chunk)
+        if claims not in self._cuttings and len(self._cuttings) == MOST_CUTTINGS:
+            del self._cuttings[next(iter(self._cuttings))]
+        return self._cuttings.setdefault(claims, Collector(self._most)).take(chunk)
 
 
 def _claims(chunk: Chunk) -> Claims:

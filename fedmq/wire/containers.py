@@ -19,7 +19,7 @@ from fedmq.wire.fields import show
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fedmq.wire.fields import Field, Text
+    from fedmq.wire.fields import Field, Name, Text
 
 _HEAD_BYTES = 5
 
@@ -28,7 +28,7 @@ _HEAD_BYTES = 5
 class Table:
     """A map of at most `most` names to one kind of value; no name comes twice."""
 
-    key: Text
+    key: Text | Name
     value: Field
     most: int
 
@@ -46,8 +46,8 @@ class Table:
             raise MessageError("a map that has a name twice")
         return found, at
 
-    def write(self, value: object) -> dict[str, Any]:
-        """Return it with each value as msgpack is to pack it."""
+    def write(self, value: object) -> dict[str | int, Any]:
+        """Return it with each name and value as msgpack is to pack it."""
         if not isinstance(value, (dict, Mapping)) or len(value) > self.most:
             raise MisuseError(f"{show(value)} instead of {self.wanted}")
         write_key, write_value = self.key.write, self.value.write
@@ -104,12 +104,14 @@ class Row:
 class Struct:
     """A dataclass as an array, one entry per field, in order.
 
-    `flaw` says what is wrong between fields that are each within their limits; empty text where nothing is.
+    `flaw` says what is wrong between fields that are each within their limits; empty text where nothing is. A message
+    that is `single` has its floats written in 32 bits.
     """
 
     make: type
     fields: tuple[tuple[str, Field], ...]
     flaw: Callable[[Any], str] | None = None
+    single: bool = False
 
     def read(self, data: bytes, at: int) -> tuple[Any, int]:
         """Return the dataclass; names the field at fault."""

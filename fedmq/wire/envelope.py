@@ -54,10 +54,11 @@ def encode(message: Message) -> bytes:
     if number is None:
         raise MisuseError(f"{kind.__name__} is no message of protocol version {VERSION}")
     try:
-        fields = MESSAGES[number].write(message)
+        struct = MESSAGES[number]
+        fields = struct.write(message)
     except MisuseError as error:
         raise MisuseError(f"{kind.__name__} cannot be sent: {error}") from None
-    data: bytes = msgpack.packb((VERSION, number, *fields))
+    data: bytes = msgpack.packb((VERSION, number, *fields), use_single_float=struct.single)
     if len(data) > limits.BODY_BYTES:
         raise MisuseError(f"{kind.__name__} takes {len(data)} bytes; {limits.BODY_BYTES} are allowed")
     return data

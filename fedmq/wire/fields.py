@@ -7,6 +7,7 @@ what msgpack is to pack; what `read` would refuse raises MisuseError. Limits of 
 
 from __future__ import annotations
 
+import math
 import numbers
 import re
 import sys
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LARGEST: Final = sys.float_info.max
+_LARGEST_SINGLE: Final = 2.0**128 - 2.0**104
+_SHORT: Final = 2**31
 _HUGE: Final = 2**64
 _NUMBER_BYTES: Final = 9  # the widest integer and the widest float, with their leading byte
 _HEAD_BYTES: Final = 5  # the longest leading bytes of text, bytes, an array or a map
@@ -76,7 +79,7 @@ class Int:
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """A finite float of 64 bits from `low` to `high`, both included."""
+    """A finite float from `low` to `high`, both included."""
 
     low: float = -_LARGEST
     high: float = _LARGEST
@@ -90,18 +93,27 @@ class Real:
         return float(value), end
 
     def write(self, value: float) -> float:
-        """Return it as a float; NumPy's numbers are taken too."""
+        """Return it, a small whole number as an integer, which is shorter; NumPy's numbers are taken too."""
         number = value if type(value) is float else _float(value, self)
         if not self.low <= number <= self.high:
             raise _misuse(value, self)
-        return number
+        whole = (
+            -_SHORT <= number <= _SHORT and number.is_integer() and (number or math.copysign(1.0, number) > 0)
+        )
+        return int(number) if whole else number
 
     @property
     def wanted(self) -> str:
         """Say so."""
+        if self == SINGLE:
+            return "float, finite in 32 bits"
         return (
             "float, finite" if self.low == -_LARGEST else f"float, {figure(self.low)} to {figure(self.high)}"
         )
+
+
+SINGLE: Final = Real(-_LARGEST_SINGLE, _LARGEST_SINGLE)
+"""A float that is finite in 32 bits too; in which it is sent says the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +171,39 @@ class Text:
     def wanted(self) -> str:
         """Say so."""
         return f"str, at most {self.most}"
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Text that names something; a name that is `known` to all travels as its number, in one byte."""
+
+    text: Text
+    known: tuple[str, ...]
+
+    def read(self, data: bytes, at: int) -> tuple[str, int]:
+        """Return the name, whether it is written out or by its number."""
+        if tokens.KINDS[data[at]] != "an integer":
+            return self.text.read(data, at)
+        number, end = tokens.read_int(data, at)
+        if not 0 <= number < len(self.known):
+            raise MessageError(f"{number} instead of {self.wanted}")
+        return self.known[number], end
+
+    def write(self, value: object) -> str | int:
+        """Return its number, or the name where it has none."""
+        name = self.text.write(value)
+        return self.known.index(name) if name in self.known else name
+
+    @property
+    def longest(self) -> int:
+        """Most bytes that it takes."""
+        return self.text.longest
+
+    @property
+    def wanted(self) -> str:
+        """Say so."""
+        numbers = ", ".join(f"{number} {name}" for number, name in enumerate(self.known))
+        return f"{self.text.wanted}; or int: {numbers}"
 
 
 @dataclass(frozen=True, slots=True)

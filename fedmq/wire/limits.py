@@ -20,7 +20,11 @@ VARIABLES: Final = 10_000
 PARAMETERS: Final = 2**29
 """Longest vector: 2 GiB of float32."""
 FRAMES: Final = 256
-"""Most frames from a key-frame to a version."""
+"""Most deltas that stand."""
+BLOCKS: Final = 2**25
+"""Longest frame, in blocks of 64 bytes: as many as the longest body fills."""
+DIGEST: Final = 8
+"""Bytes of a digest of a frame or a model: they tell accidents, of which one in 2^64 goes unseen, not forgers."""
 SECTIONS: Final = 8
 """Most sections in an update."""
 NAME: Final = 64

@@ -6,7 +6,6 @@ printed from it, and the tests take their messages from it.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from fedmq.protocol.messages import (
@@ -25,14 +24,14 @@ from fedmq.protocol.messages import (
 )
 from fedmq.wire import limits
 from fedmq.wire.containers import Row, Struct, Table
-from fedmq.wire.fields import Body, Bool, Bytes, Choice, Int, Prose, Real, SettingValue, Text
+from fedmq.wire.fields import SINGLE, Body, Bool, Bytes, Choice, Int, Name, Prose, Real, SettingValue, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ID = Bytes(8, 8)
 _BLANK_ID = Bytes(8, 8, blank=True)
-_SHA = Bytes(32, 32)
+_DIGEST = Bytes(limits.DIGEST, limits.DIGEST)
 _NAME = Text(limits.NAME)
 _LABEL = Prose(limits.NAME)
 _SENTENCE = Prose(limits.SENTENCE)
@@ -40,8 +39,14 @@ _CODEC = Text(limits.SPELLING)
 _COUNT = Int(0, limits.COUNT)
 _NUMBER = Int(0, limits.NUMBER)
 _VERSION = Int(1, limits.NUMBER)
+_BLOCKS = Int(1, limits.BLOCKS)
 _SECONDS = Real(0, limits.ROUND_SECONDS)
 _METRICS = Table(_NAME, Real(), limits.METRICS)
+
+METRICS: Final = ("accuracy", "loss", "held_out", "train_accuracy", "train_loss")
+SETTINGS: Final = ("epochs", "batch_size", "learning_rate", "max_steps", "proximal", "algorithm")
+SECTIONS: Final = ("delta",)
+"""Names that travel as their place in these rows: they would be a tenth of a small update."""
 
 
 def _task_flaw(task: Task) -> str:
@@ -52,23 +57,12 @@ def _task_flaw(task: Task) -> str:
     )
 
 
-def _frame_flaw(frame: Frame) -> str:
-    if frame.base >= frame.version:
-        return f"a frame leads from version {frame.base} back to {frame.version}"
-    return (
-        ""
-        if frame.chunks <= frame.nbytes
-        else f"{frame.chunks} chunks are announced for {frame.nbytes} bytes"
-    )
-
-
 def _manifest_flaw(manifest: Manifest) -> str:
-    if not 1 <= sum(manifest.sizes) <= limits.PARAMETERS:
-        return f"a model of {sum(manifest.sizes)} numbers; 1 to {limits.PARAMETERS} are allowed"
-    if manifest.frames[0].base or manifest.frames[-1].version != manifest.version:
-        return f"the frames do not lead from a key-frame to version {manifest.version}"
-    if any(later.base != earlier.version for earlier, later in pairwise(manifest.frames)):
-        return "a frame does not begin where the one before it ends"
+    version, key, deltas = manifest.version, manifest.key, len(manifest.deltas)
+    if not (0 <= version - key <= deltas < version):
+        return f"{deltas} deltas do not lead from version {key}, or an earlier one, to {version}"
+    if sum(manifest.behind) > limits.PARAMETERS:
+        return f"{sum(manifest.behind)} numbers stand behind the model; at most {limits.PARAMETERS} may"
     return ""
 
 
@@ -88,21 +82,8 @@ FACTS: Final = Struct(
     (
         ("examples", Int(-limits.COUNT, limits.COUNT)),
         ("steps", _COUNT),
-        ("metrics", _METRICS),
+        ("metrics", Table(Name(_NAME, METRICS), SINGLE, limits.METRICS)),
     ),
-)
-FRAME: Final = Struct(
-    Frame,
-    (
-        ("version", _VERSION),
-        ("base", _NUMBER),
-        ("codec", _CODEC),
-        ("nbytes", Int(1, limits.BODY_BYTES)),
-        ("chunks", Int(1, limits.CHUNKS)),
-        ("digest", _SHA),
-        ("replica", _SHA),
-    ),
-    _frame_flaw,
 )
 
 MESSAGES: Final[Mapping[int, Struct]] = {
@@ -120,7 +101,7 @@ MESSAGES: Final[Mapping[int, Struct]] = {
             ("seconds", _SECONDS),
             ("codec", _CODEC),
             ("update_bytes", Int(1, limits.BODY_BYTES)),
-            ("training", Table(_NAME, SettingValue(), limits.SETTINGS)),
+            ("training", Table(Name(_NAME, SETTINGS), SettingValue(), limits.SETTINGS)),
         ),
         _task_flaw,
     ),
@@ -129,9 +110,11 @@ MESSAGES: Final[Mapping[int, Struct]] = {
         (
             ("run", _ID),
             ("version", _VERSION),
-            ("layout", _ID),
-            ("sizes", Row(Int(0, limits.PARAMETERS), 1, limits.VARIABLES)),
-            ("frames", Row(FRAME, 1, limits.FRAMES)),
+            ("replica", _DIGEST),
+            ("key", _VERSION),
+            ("key_blocks", _BLOCKS),
+            ("deltas", Row(_BLOCKS, 0, limits.FRAMES)),
+            ("behind", Row(Int(0, limits.PARAMETERS), 0, limits.VARIABLES)),
         ),
         _manifest_flaw,
     ),
@@ -143,8 +126,9 @@ MESSAGES: Final[Mapping[int, Struct]] = {
             ("model", _NUMBER),
             ("layout", _ID),
             ("facts", FACTS),
-            ("sections", Table(_NAME, Body(0, limits.BODY_BYTES), limits.SECTIONS)),
+            ("sections", Table(Name(_NAME, SECTIONS), Body(0, limits.BODY_BYTES), limits.SECTIONS)),
         ),
+        single=True,
     ),
     4: Struct(
         Chunk,
@@ -154,7 +138,7 @@ MESSAGES: Final[Mapping[int, Struct]] = {
             ("index", Int(0, limits.CHUNKS - 1)),
             ("count", Int(1, limits.CHUNKS)),
             ("total", Int(1, limits.BODY_BYTES)),
-            ("digest", _SHA),
+            ("digest", _DIGEST),
             ("data", Body(1, limits.PACKET_BYTES)),
         ),
         _chunk_flaw,
@@ -210,6 +194,14 @@ MESSAGES: Final[Mapping[int, Struct]] = {
             ("metrics", _METRICS),
             ("evaluation", _METRICS),
             ("reasons", Table(_SENTENCE, _COUNT, limits.METRICS)),
+        ),
+    ),
+    9: Struct(
+        Frame,
+        (
+            ("codec", _CODEC),
+            ("rounded", _CODEC),
+            ("data", Body(0, limits.BODY_BYTES)),
         ),
     ),
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fedmq.errors import ConfigError, MessageError, MisuseError
+from fedmq.protocol.frames import Step
 from fedmq.wire import limits
 
 ROOT: Final = "fedmq/v1"
@@ -85,13 +86,13 @@ class Topics:
         """The last round's figures, retained."""
         return f"{self.prefix}/all/report"
 
-    def frame(self, version: int, chunk: int) -> str:
-        """One chunk of a model frame, retained. Raises MisuseError for a number that no peer would take."""
-        return f"{self.prefix}/all/model/{_level(version, _NUMBERS)}/{_level(chunk, _CHUNKS)}"
+    def frame(self, step: Step, chunk: int) -> str:
+        """One chunk of a step's frame, retained. Raises MisuseError for a number that no peer would take."""
+        return f"{self._frame(step)}/{_level(chunk, _CHUNKS)}"
 
-    def frame_filter(self, version: int) -> str:
-        """All chunks of a model frame; subscribed to only while a device fetches it. Raises like `frame`."""
-        return f"{self.prefix}/all/model/{_level(version, _NUMBERS)}/+"
+    def frame_filter(self, step: Step) -> str:
+        """All chunks of a step's frame; subscribed to only while a device fetches it. Raises like `frame`."""
+        return f"{self._frame(step)}/+"
 
     def update(self, device: str, round_: int, chunk: int | None = None) -> str:
         """An update, whole or one chunk of it. Raises ConfigError for a bad name, else like `frame`."""
@@ -129,15 +130,20 @@ class Topics:
             case _:
                 raise MessageError(f"topic {topic[:200]!a} is none of this federation's upward topics")
 
-    def parse_frame(self, topic: str) -> tuple[int, int] | None:
-        """Return (version, chunk) of a model frame's topic, None for any other topic."""
-        start = f"{self.manifest}/"
+    def parse_frame(self, topic: str) -> tuple[Step, int] | None:
+        """Return step and chunk of a frame's topic, None for any other topic."""
+        start = f"{self.prefix}/all/"
         levels = topic[len(start) :].split("/") if topic.startswith(start) else []
         match levels:
-            case [version, chunk] if _fits(version, _NUMBERS) and _fits(chunk, _CHUNKS):
-                return int(version), int(chunk)
+            case [("model" | "delta") as kind, version, chunk] if _fits(version, _NUMBERS) and _fits(
+                chunk, _CHUNKS
+            ):
+                return Step(int(version), key=kind == "model"), int(chunk)
             case _:
                 return None
+
+    def _frame(self, step: Step) -> str:
+        return f"{self.prefix}/all/{'model' if step.key else 'delta'}/{_level(step.version, _NUMBERS)}"
 
     def _up(self, device: str) -> str:
         return f"{self.prefix}/up/{check_name(device, 'device')}"

@@ -17,6 +17,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from fedmq.errors import BrokerRefused, TransportError
+from fedmq.protocol.frames import Step
 from fedmq.testing.proxy import Proxy
 from fedmq.transport.address import Credentials, open_transport
 from fedmq.transport.interface import Outgoing, Profile
@@ -118,12 +119,15 @@ class TestProtocol:
         )
         await aggregator.subscribe(*topics.aggregator_filters)
         await device.subscribe(
-            *topics.device_filters("device-1"), topics.frame_filter(3), topics.beacon, topics.report
+            *topics.device_filters("device-1"),
+            topics.frame_filter(Step(3, key=True)),
+            topics.beacon,
+            topics.report,
         )
 
         said = [
-            topics.frame(3, 0),
-            topics.frame(3, 1),
+            topics.frame(Step(3, key=True), 0),
+            topics.frame(Step(3, key=True), 1),
             topics.manifest,
             topics.task,
             topics.beacon,
@@ -146,11 +150,11 @@ class TestProtocol:
         self, enter: Callable[[str], Transport], join: Joining, topics: Topics
     ) -> None:
         aggregator = await join(enter("aggregator"), "aggregator")
-        for topic in (topics.frame(1, 0), topics.manifest, topics.task):
+        for topic in (topics.frame(Step(1, key=True), 0), topics.manifest, topics.task):
             await say(aggregator, topic, retain=True)
         device = await join(enter("device-1"), "device-1")
-        await device.subscribe(topics.manifest, topics.task, topics.frame_filter(1))
-        found = await everything(device, {topics.manifest, topics.task, topics.frame(1, 0)})
+        await device.subscribe(topics.manifest, topics.task, topics.frame_filter(Step(1, key=True)))
+        found = await everything(device, {topics.manifest, topics.task, topics.frame(Step(1, key=True), 0)})
         assert all(message.retained for message in found)
 
     @pytest.mark.parametrize("who", ["device-1", "aggregator"])
@@ -198,7 +202,7 @@ def forbidden_to_say(topics: Topics) -> dict[str, str]:
         "another's status": topics.status("device-2"),
         "the task": topics.task,
         "the manifest": topics.manifest,
-        "a model frame": topics.frame(1, 0),
+        "a model frame": topics.frame(Step(1, key=True), 0),
         "the aggregator's status": topics.beacon,
         "the report": topics.report,
         "its own receipt": topics.receipt("device-1"),

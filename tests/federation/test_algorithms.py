@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fedmq.aggregator.settings import Encoding, Federation
-from fedmq.algorithms import Algorithm, Clusters, FedDyn, FedNova, FedProx, Plain, Scaffold
+from fedmq.algorithms import Algorithm, FedDyn, FedNova, FedProx, Plain, Scaffold
 from fedmq.codecs import parse
 from fedmq.descent import Pull
 from fedmq.device.interface import Setting, Trained
@@ -27,6 +27,7 @@ from fedmq.transport.address import Credentials, open_transport
 from fedmq.transport.mailbox import Faults
 from fedmq.transport.memory import MemoryBroker
 from fedmq.transport.mosquitto import private_mosquitto
+from fedmq.vectors import Layout, Variable
 from fedmq.wire.envelope import decode
 from tests.unit.algorithms import listings
 from tests.unit.algorithms.fleets import Quadratic, gradients
@@ -34,7 +35,7 @@ from tests.unit.algorithms.listings import Round
 
 if TYPE_CHECKING:
     from fedmq.device.device import Device
-    from fedmq.vectors import Layout, Vector
+    from fedmq.vectors import Vector
 
 RATE = 0.1
 STEPS = 5
@@ -137,8 +138,8 @@ async def test_tasks_name_the_algorithm_and_models_carry_the_control_variate(tmp
     assert seen[0].training == {"epochs": STEPS, "learning_rate": RATE, "algorithm": "scaffold"}
     assert seen[0].layout == layout(trainers).digest
     assert running.aggregator is not None
-    manifest = running.aggregator.modelling.manifest(4096)
-    assert (manifest.layout, manifest.sizes) == (layout(trainers).digest, (SIZE, SIZE))
+    manifest = running.aggregator.modelling.manifest()
+    assert manifest.behind == (SIZE,)
     assert all(replica is not None and replica.size == 2 * SIZE for replica in replicas)
 
 
@@ -196,9 +197,17 @@ async def test_a_folder_of_another_algorithm_is_refused(tmp_path: Path) -> None:
             running.start_aggregator()
 
 
+@dataclass(frozen=True)
+class Lengthy(Plain):
+    """Puts behind the model what is sixteen times as long."""
+
+    def extend(self, layout: Layout) -> Layout:
+        return Layout((*layout.variables, Variable("more", (16 * layout.size,), "statistic")))
+
+
 async def test_a_vector_that_no_device_would_hold_is_refused(tmp_path: Path) -> None:
     broker = MemoryBroker()
-    async with rig(federation(Clusters(models=17), 1, 1), lambda: broker, tmp_path) as running:
+    async with rig(federation(Lengthy(), 1, 1), lambda: broker, tmp_path) as running:
         with pytest.raises(ConfigError, match="16 times as many at most"):
             running.start_aggregator()
 

@@ -63,7 +63,7 @@ FEDERATIONS = {
     "adaptive, int8 and delta frames": settings(
         rounds=5,
         rule=Rule(weigh=ByExamples(), step=Adam()),
-        encoding=Encoding(parse("safe"), parse("half"), keyframe_every=3),
+        encoding=Encoding(parse("safe"), parse("half"), 3, parse("half")),
     ),
     "rules one after the other": settings(
         rule=BySchedule((Stage(preset("fedadam"), rounds=2), Stage(preset("fedavgm")))),

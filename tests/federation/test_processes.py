@@ -57,7 +57,7 @@ rounds = {rounds}
 
 [encoding]
 up = "int8 | lzma"
-down = "float16"
+key = "float16"
 
 [training]
 epochs = 1

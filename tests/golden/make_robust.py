@@ -1,5 +1,8 @@
 """Write robust.npz: what byzfl and Flower make of a thousand generated rounds, for our reducers to be held against.
 
+Norm filtering and the vote of signs are in neither (nor in FedLab 1.3 or blades 0.1): they are worked out here from the
+papers' formulas, number by number, with nothing of ours.
+
 Run it with a Python that has ``byzfl==0.0.11``, ``flwr==1.42.0``, NumPy and SciPy; the tests read the file and need
 none of it. byzfl also imports PyTorch, of which its NumPy mode uses nothing: where that is not installed, an empty
 module stands in.
@@ -15,12 +18,15 @@ other; for each reducer ``KIND.bad``, the attackers assumed in each round, and `
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from flwr.server.strategy.aggregate import (  # type: ignore[import-not-found]
@@ -81,6 +87,46 @@ def flowers(rows: Numbers) -> list[tuple[list[Numbers], int]]:
     return [([row], 1) for row in rows[np.argsort(far)]]
 
 
+def minimum_diameter(rows: Numbers, bad: int) -> Numbers:
+    """Return byzfl's choice of rows in an order of which it meets ours first: of equal diameters it takes the first.
+
+    Ours has the least sum of squares among these. Were its diameter not the least, byzfl would go on to another.
+    """
+    squares = ((rows[:, None] - rows) ** 2).sum(axis=2).tolist()
+
+    def spread(chosen: tuple[int, ...]) -> tuple[float, float]:
+        pairs = [squares[one][other] for one, other in combinations(chosen, 2)]
+        return max(pairs), math.fsum(pairs)
+
+    kept = min(combinations(range(len(rows)), len(rows) - bad), key=spread)
+    others = [index for index in range(len(rows)) if index not in kept]
+    return np.asarray(AGGREGATORS.MDA(f=bad)(rows[[*kept, *others]]))
+
+
+def bucketed(rows: Numbers, size: int) -> Numbers:
+    """Return byzfl's trimmed mean of buckets, into which rows are dealt in the order of their first numbers.
+
+    No median: ours counts a bucket by how many are in it, byzfl's does not.
+    """
+    order = np.argsort(rows[:, 0], kind="stable")
+    with patch.object(np.random, "permutation", lambda vectors: vectors[order]):
+        buckets = PREAGGREGATORS.Bucketing(s=size)(rows)
+    return np.asarray(AGGREGATORS.TrMean(f=len(buckets) // 4)(buckets))
+
+
+def norm_filtered(rows: Numbers, bad: int) -> Numbers:
+    """Return the mean of the `n - bad` shortest: Gupta, Liu and Vaidya 2020, equation 5, divided by their number."""
+    shortest = sorted(rows.tolist(), key=lambda row: math.hypot(*row))[: len(rows) - bad]
+    return np.array([math.fsum(column) / len(shortest) for column in zip(*shortest, strict=True)])
+
+
+def sign_majority(rows: Numbers) -> Numbers:
+    """Return each column's vote: Bernstein et al. 2019, algorithm 1."""
+    ups = [sum(number > 0 for number in column) for column in rows.T.tolist()]
+    downs = [sum(number < 0 for number in column) for column in rows.T.tolist()]
+    return np.array([float(up > down) - float(up < down) for up, down in zip(ups, downs, strict=True)])
+
+
 ROWS = {
     "median": Row(lambda n: 0, lambda rows, bad: AGGREGATORS.Median()(rows)),
     "trimmed_mean": Row(minority, lambda rows, bad: AGGREGATORS.TrMean(f=bad)(rows)),
@@ -105,6 +151,10 @@ ROWS = {
     "nnm_geometric_median": Row(
         minority, lambda rows, bad: geometric_median(PREAGGREGATORS.NNM(f=bad)(rows))
     ),
+    "minimum_diameter": Row(minority, minimum_diameter),
+    "bucketing_trimmed_mean": Row(minority, lambda rows, bad: bucketed(rows, bad + 1)),
+    "norm_filtered": Row(minority, norm_filtered),
+    "sign_majority": Row(lambda n: 0, lambda rows, bad: sign_majority(rows)),
 }
 
 

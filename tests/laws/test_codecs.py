@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedmq.codecs import ENTROPY, FAMILIES, LAYOUTS, PRESETS, QUANTISERS, STAGES, TRANSFORMS, Codec, parse
+from fedmq.codecs import FAMILIES, PRESETS, STAGES, Codec, parse
 from fedmq.codecs.feedback import FEEDBACKS
+from fedmq.codecs.folding import Fold
 from fedmq.codecs.quantise import Float32, Int8
+from fedmq.codecs.rotation import Rotate
+from fedmq.codecs.sampling import Sample
 from fedmq.codecs.spelling import spell
-from fedmq.errors import Refused
+from fedmq.errors import ConfigError, Refused
 from tests.unit.codecs.transforms import Flip, Halve
 
 if TYPE_CHECKING:
@@ -28,6 +32,12 @@ if TYPE_CHECKING:
 
     from fedmq.codecs.stages import Stage
     from fedmq.vectors import Vector
+
+LEFT_OUT = {"dense", "packed", "none", "feedback", "feedback(0.9)"}
+"""Spellings that a canonical line leaves out, or that messages do not depend on."""
+
+SAMPLED = 16
+"""Chains that are drawn from all, of which about three in four are of use."""
 
 FLOAT_MAX = float(np.finfo(np.float32).max)
 SUBNORMAL = 2.0**-149
@@ -37,20 +47,34 @@ def spellings(table: Mapping[str, type[Stage]]) -> list[str]:
     return [line for stage in table.values() for line in stage.examples]
 
 
-def fits(line: str) -> bool:
-    quantiser, layout, _ = (STAGES[part.partition("(")[0]]() for part in line.split(" | ")[-3:])
-    return bool(layout.accepts(quantiser.alphabet))  # type: ignore[attr-defined]
+def chained(transform: str, quantiser: str, layout: str, coder: str) -> str | None:
+    """Return the canonical line of a chain, with `rotate` in front if it wants that, or None where it is of no use."""
+    for start in ("", "rotate"):
+        try:
+            return str(parse(" | ".join(filter(None, (start, transform, quantiser, layout, coder)))))
+        except ConfigError:
+            continue
+    return None
 
 
 def lines() -> list[str]:
-    """Every quantiser with every layout that is of use and every entropy coder, with no transform and with each."""
-    middles = product(spellings(QUANTISERS), spellings(LAYOUTS), spellings(ENTROPY))
-    ends = [line for line in map(" | ".join, middles) if fits(line)]
-    starts = ["", *(f"{transform} | " for transform in spellings(TRANSFORMS))]
-    return list(dict.fromkeys(str(parse(start + end)) for end, start in product(ends, starts)))
+    """Every spelling of every stage with the simplest partner that it has, a sample of all chains, and the presets."""
+    transforms, quantisers, layouts, coders = (
+        spellings(FAMILIES[family]) for family in ("transform", "quantiser", "layout", "entropy coder")
+    )
+    simple = [
+        *(chained("", quantiser, "", "") for quantiser in quantisers),
+        *(chained(transform, "int8", "", "") for transform in transforms),
+        *(next(filter(None, (chained("", each, layout, "") for each in quantisers))) for layout in layouts),
+        *(chained("", "int8", "", coder) for coder in coders),
+    ]
+    random = Random(0)
+    pools = [["", *transforms, "rotate | sample", "fold | rotate"], quantisers, ["", *layouts], ["", *coders]]
+    sample = [chained(*map(random.choice, pools)) for _ in range(SAMPLED)]
+    return list(dict.fromkeys([line for line in (*simple, *sample, *PRESETS.values()) if line]))
 
 
-# The table of transforms is empty; these hold its slot to the same laws.
+# Transforms that do simpler things than the table's, in more and other places.
 SLOT = [
     Codec(Float32(), transforms=(Flip(2.0),)),
     Codec(Int8(), transforms=(Flip(), Halve())),
@@ -100,15 +124,24 @@ def roomy(codec: Codec) -> bool:
     return not any(isinstance(stage, Flip | Halve) for stage in codec.transforms)
 
 
-every_codec_and_case = pytest.mark.parametrize(
-    ("codec", "case"),
-    [pair for pair in product(CODECS, BANK) if roomy(pair[0]) or not pair[1].startswith("huge")],
-    ids=str,
-)
+def bounded(codec: Codec) -> bool:
+    """Tell whether a transform refuses a vector whose norm is beyond 2⁶⁴."""
+    return any(isinstance(stage, Fold | Rotate | Sample) for stage in codec.transforms)
+
+
+def cases(codec: Codec) -> list[str]:
+    """Return the names of the vectors that go through it; one test for all of them, since there are many codecs."""
+    return [case for case in BANK if roomy(codec) or not case.startswith("huge")]
 
 
 def check_bound(codec: Codec, vector: Vector, sizes: tuple[int, ...], seed: int) -> None:
-    decoded = codec.decode(codec.encode(vector, sizes, seed=seed), sizes, seed=seed)
+    try:
+        message = codec.encode(vector, sizes, seed=seed)
+    except Refused:
+        assert bounded(codec)
+        assert np.linalg.norm(vector.astype(np.float64)) > 0.99 * 2.0**64
+        return
+    decoded = codec.decode(message, sizes, seed=seed)
     assert decoded.dtype == np.float32
     assert decoded.shape == vector.shape
     error = np.abs(decoded.astype(np.float64) - vector.astype(np.float64))
@@ -117,11 +150,10 @@ def check_bound(codec: Codec, vector: Vector, sizes: tuple[int, ...], seed: int)
         assert decoded.tobytes() == vector.tobytes()
 
 
-@every_codec_and_case
-def test_the_error_is_within_the_bound_and_exact_is_exact(codec: Codec, case: str) -> None:
-    vector, sizes = banked(case)
-    for seed in (0, 1, 2**64 - 1):
-        check_bound(codec, vector, sizes, seed)
+@every_codec
+def test_the_error_is_within_the_bound_and_exact_is_exact(codec: Codec) -> None:
+    for case, seed in product(cases(codec), (0, 1, 2**64 - 1)):
+        check_bound(codec, *banked(case), seed)
 
 
 finite_blocks = st.lists(
@@ -131,20 +163,30 @@ finite_blocks = st.lists(
 
 
 @every_codec
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(blocks=finite_blocks, seed=st.integers(0, 2**64 - 1))
 def test_the_bound_holds_for_any_finite_vector(codec: Codec, blocks: list[Vector], seed: int) -> None:
     if not roomy(codec):
         blocks = [block * np.float32(2.0**-4) for block in blocks]
+    if bounded(codec):
+        blocks = [block * np.float32(2.0**-68) for block in blocks]
     vector = np.concatenate([np.empty(0, dtype=np.float32), *blocks])
     check_bound(codec, vector, tuple(block.size for block in blocks), seed)
 
 
-@every_codec_and_case
-def test_a_message_is_no_longer_than_announced_and_says_the_same_again(codec: Codec, case: str) -> None:
-    vector, sizes = banked(case)
+@every_codec
+def test_a_message_is_no_longer_than_announced_and_says_the_same_again(codec: Codec) -> None:
+    for case in cases(codec):
+        check_message(codec, *banked(case))
+
+
+def check_message(codec: Codec, vector: Vector, sizes: tuple[int, ...]) -> None:
     before = vector.tobytes()
-    message = codec.encode(vector, sizes, seed=5)
+    try:
+        message = codec.encode(vector, sizes, seed=5)
+    except Refused:
+        assert bounded(codec)
+        return
     assert len(message) <= codec.most_bytes(sizes)
     assert message == codec.encode(vector, sizes, seed=5)
     assert vector.tobytes() == before
@@ -188,7 +230,7 @@ def test_no_codec_sends_what_is_not_finite(codec: Codec, stray: float) -> None:
             codec.encode(np.where(np.arange(50) == place, np.float32(stray), vector), (25, 25))
 
 
-@pytest.mark.parametrize("codec", [codec for codec in CODECS if codec.unbiased], ids=str)
+@pytest.mark.parametrize("codec", [codec for codec in CODECS if codec.unbiased and not codec.exact], ids=str)
 def test_the_mean_over_seeds_is_what_was_encoded(codec: Codec) -> None:
     """Hoeffding: within 0.42 bounds at each of 300 coordinates but for one run in a million; a bias does not shrink."""
     vector, sizes, seeds = heavy(300), (200, 100), range(256)
@@ -203,7 +245,12 @@ def test_the_stated_size_of_the_error_is_true(codec: Codec) -> None:
     vector = np.random.default_rng(3).standard_normal(2000).astype(np.float32)
     decoded = codec.decode(codec.encode(vector, (1500, 500)), (1500, 500))
     relative = float(np.linalg.norm(decoded - vector) / np.linalg.norm(vector))
-    sizes = {"none": relative == 0, "small": 0 < relative < 0.1, "large": relative >= 0.1}
+    sizes = {
+        "none": relative == 0,
+        "small": 0 < relative < 0.1,
+        "moderate": 0.09 <= relative < 1,
+        "large": relative >= 0.09,
+    }
     assert sizes[codec.per_update_error]
 
 
@@ -235,4 +282,16 @@ def test_the_laws_run_over_every_stage() -> None:
         stage.name for c in map(parse, lines()) for stage in (*c.transforms, c.quantiser, c.layout, c.entropy)
     }
     assert used | set(FEEDBACKS) == set(STAGES)
-    assert len(lines()) == 36
+    spelled = {part for line in lines() for part in line.split(" | ")}
+    assert {each for family in FAMILIES for each in spellings(FAMILIES[family])} <= spelled | LEFT_OUT
+
+
+@pytest.mark.parametrize("stage", [Fold(), Fold(3), Rotate(), Rotate(64), Sample(), Sample(0.5)], ids=spell)
+def test_linear_stages_are_linear(stage: Fold | Rotate | Sample) -> None:
+    sizes = (200, 0, 93)
+    one, other = heavy(293, seed=1), heavy(293, seed=2)
+    whole = stage.encode(one * np.float32(-3) + other, sizes, seed=4)
+    pieces = stage.encode(one, sizes, seed=4) * np.float32(-3) + stage.encode(other, sizes, seed=4)
+    assert np.allclose(whole, pieces, rtol=0, atol=1e-6 * np.abs(whole).max())
+    back = stage.decode(whole * np.float32(2), sizes, seed=4)
+    assert np.allclose(back, 2 * stage.decode(whole, sizes, seed=4), rtol=0, atol=1e-6 * np.abs(back).max())

@@ -12,6 +12,7 @@ from fedmq.rules.guards.clip import require_pace
 from fedmq.rules.guards.interface import Guard
 from fedmq.rules.measure import norm
 from fedmq.rules.memory import EMPTY, Memory, as_figure, figure
+from fedmq.rules.needs import MEASURES_LENGTH, Needs
 from fedmq.rules.settings import require
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class NormBound(Guard):
         require(
             0.0 < self.limit < math.inf, f"norm_bound has limit {self.limit}, wants a positive finite number"
         )
+
+    @property
+    def needs(self) -> Needs:
+        """A small error: see the reason."""
+        return Needs("small", str(self), MEASURES_LENGTH)
 
     def check(self, delta: Vector, claim: Claim, layout: Layout, memory: Memory = EMPTY) -> Vector:  # noqa: ARG002 # the slot's signature
         """Return `delta`; raise Refused where it is too long, or has no norm."""
@@ -109,6 +115,11 @@ class RelativeNormBound(Guard):
             f"relative_norm_bound has factor {self.factor}, wants a finite number above 1",
         )
         require_pace("relative_norm_bound", self.rate)
+
+    @property
+    def needs(self) -> Needs:
+        """A small error: see the reason."""
+        return Needs("small", str(self), MEASURES_LENGTH)
 
     def check(self, delta: Vector, claim: Claim, layout: Layout, memory: Memory = EMPTY) -> Vector:  # noqa: ARG002 # the slot's signature
         """Return `delta`; raise Refused where it is too long, or has no norm."""

@@ -10,6 +10,7 @@ from fedmq.errors import Refused
 from fedmq.rules.guards.interface import Guard
 from fedmq.rules.measure import norm
 from fedmq.rules.memory import EMPTY, Memory, as_figure, figure
+from fedmq.rules.needs import MEASURES_LENGTH, Needs
 from fedmq.rules.scaling import scaled
 from fedmq.rules.settings import require
 
@@ -54,6 +55,11 @@ class NormClip(Guard):
         require(
             0.0 < self.limit < math.inf, f"norm_clip has limit {self.limit}, wants a positive finite number"
         )
+
+    @property
+    def needs(self) -> Needs:
+        """A small error: see the reason."""
+        return Needs("small", str(self), MEASURES_LENGTH)
 
     def check(self, delta: Vector, claim: Claim, layout: Layout, memory: Memory = EMPTY) -> Vector:  # noqa: ARG002 # the slot's signature
         """Return `delta`, or a scaled copy; raise Refused where the norm is not finite."""
@@ -107,6 +113,11 @@ class AdaptiveClip(Guard):
             _LEAST_LIMIT <= self.first <= _MOST_LIMIT,
             f"adaptive_clip has first {self.first}, wants a limit from {_LEAST_LIMIT:g} to {_MOST_LIMIT:g}",
         )
+
+    @property
+    def needs(self) -> Needs:
+        """A small error: see the reason."""
+        return Needs("small", str(self), MEASURES_LENGTH)
 
     def check(self, delta: Vector, claim: Claim, layout: Layout, memory: Memory = EMPTY) -> Vector:  # noqa: ARG002 # the slot's signature
         """Return `delta`, or a scaled copy; raise Refused where the norm is not finite."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from fedmq.rules.memory import EMPTY, Memory
+from fedmq.rules.needs import Needs
 
 if TYPE_CHECKING:
     from fedmq.rules.claim import Claim
@@ -20,6 +21,11 @@ class Guard(Protocol):
     """
 
     __slots__ = ()
+
+    @property
+    def needs(self) -> Needs:
+        """What it asks of the updates' codec: nothing, unless it says otherwise."""
+        return Needs()
 
     def check(self, delta: Vector, claim: Claim, layout: Layout, memory: Memory = EMPTY) -> Vector:
         """Return `delta` itself, or a changed copy; never write to it. Raise Refused to keep it from the model.

@@ -12,6 +12,7 @@ from fedmq.errors import MisuseError, Refused
 from fedmq.rules.guards.interface import Guard
 from fedmq.rules.measure import dot, norm
 from fedmq.rules.memory import EMPTY, Memory
+from fedmq.rules.needs import MEASURES_DIRECTION, Needs
 from fedmq.rules.scaling import scaled
 from fedmq.rules.settings import require
 
@@ -70,6 +71,11 @@ class Similarity(Guard):
             f"similarity has response {self.response!r}, wants refuse or scale",
         )
         require(0.0 <= self.beta < 1.0, f"similarity has beta {self.beta}, wants at least 0 and less than 1")
+
+    @property
+    def needs(self) -> Needs:
+        """A small error: see the reason."""
+        return Needs("small", str(self), MEASURES_DIRECTION)
 
     def check(self, delta: Vector, claim: Claim, layout: Layout, memory: Memory = EMPTY) -> Vector:  # noqa: ARG002 # the slot's signature
         """Return `delta`, or a scaled copy; raise Refused where it disagrees."""

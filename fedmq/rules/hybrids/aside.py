@@ -80,7 +80,7 @@ class Aside:
     def products(self) -> NDArray[np.float64]:
         """Return the inner products of the trainable parts of all pairs, in the order of `ordered`."""
         places = [(update.spool, update.place) for update in self.ordered()]
-        return View(self.layout, np.ones(len(places)), places, 0).gram()
+        return View(self.layout, np.ones(len(places)), places, int).gram()
 
     def dump(self) -> list[bytes]:
         """Return claim (JSON) and numbers (float32, little-endian) of each update, one after another."""

@@ -18,6 +18,7 @@ from fedmq.rules.hybrids.grouping import cosines, grouped
 from fedmq.rules.hybrids.layers import fedavg
 from fedmq.rules.hybrids.stack import slots
 from fedmq.rules.memory import EMPTY, Memory, as_figure, figure, prefixed, scoped
+from fedmq.rules.needs import MEASURES_DIRECTION, Needs
 from fedmq.rules.rule import Absorbed, AnyRule, Outcome, Prepared, require_model, require_vector
 from fedmq.rules.settings import require
 
@@ -63,6 +64,11 @@ class ByCluster:
             0.0 < self.agreement <= 1.0,
             f"clusters has agreement {self.agreement}, wants above 0 and at most 1",
         )
+
+    @property
+    def needs(self) -> Needs:
+        """A small error: groups are found by direction, and an update counts for the model that it moves the most."""
+        return Needs("small", "clusters", MEASURES_DIRECTION)
 
     def zero(self, layout: Layout, memory: Memory = EMPTY, folder: Path | None = None) -> Fold:
         """Return an empty fold; raise ConfigError where `layout` does not hold so many models."""

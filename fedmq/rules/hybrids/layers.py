@@ -16,6 +16,7 @@ from fedmq.errors import DecodeError, MisuseError, Refused
 from fedmq.rules.fold import Fold, Tally, pack, unpack
 from fedmq.rules.hybrids.pieces import Patterns, Piece, cut
 from fedmq.rules.memory import EMPTY, Memory, prefixed, scoped
+from fedmq.rules.needs import Needs, strictest
 from fedmq.rules.rule import Absorbed, AnyRule, Outcome, Prepared, Rule, require_model, require_vector
 from fedmq.rules.settings import require
 from fedmq.rules.weighers import ByExamples
@@ -91,6 +92,11 @@ class ByLayer:
 
     def __post_init__(self) -> None:
         require(bool(self.parts), "by_layer has no parts, wants one at least: name a plain rule instead")
+
+    @property
+    def needs(self) -> Needs:
+        """What the most demanding part does: all layers come in one codec."""
+        return strictest(rule.needs for rule in (*(part.rule for part in self.parts), self.default))
 
     def zero(self, layout: Layout, memory: Memory = EMPTY, folder: Path | None = None) -> Fold:
         """Return an empty fold; raise ConfigError where a part's patterns take no variable of the model."""

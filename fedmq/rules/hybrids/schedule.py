@@ -12,6 +12,7 @@ from fedmq.rules.fold import Fold, pack, unpack
 from fedmq.rules.hybrids.carry import carried
 from fedmq.rules.hybrids.plateau import Plateau, Readings
 from fedmq.rules.memory import EMPTY, Memory, as_figure, figure, prefixed, scoped
+from fedmq.rules.needs import Needs, strictest
 from fedmq.rules.rule import Absorbed, AnyRule, Outcome, Prepared
 from fedmq.rules.settings import require
 
@@ -131,6 +132,11 @@ class BySchedule:
             not self.stages[-1].ends,
             "the last stage has an end, and none follows: leave out rounds and plateau",
         )
+
+    @property
+    def needs(self) -> Needs:
+        """What the most demanding stage does: the codec stays when the rule changes."""
+        return strictest(stage.rule.needs for stage in self.stages)
 
     def zero(self, layout: Layout, memory: Memory = EMPTY, folder: Path | None = None) -> Fold:
         """Return an empty fold of the stage whose turn it is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from fedmq.rules.settings import require
 
 if TYPE_CHECKING:
     from fedmq.rules.memory import Memory
+    from fedmq.rules.needs import ErrorSize
     from fedmq.rules.robust.view import View
 
 _SETTLED: Final = 1e-13
@@ -63,6 +64,11 @@ class GeometricMedian(FromRows):
 
     smoothing: float = 1e-6
     steps: int = 1000
+
+    @property
+    def bears(self) -> ErrorSize:
+        """Errors below the updates themselves."""
+        return "moderate"
 
     def __post_init__(self) -> None:
         require(
@@ -167,7 +173,7 @@ class CentredClipping(FromRows):
             centre = view.combined(shares) + (1.0 - shares.sum()) * centre
         return _with_median_statistics(view, centre)
 
-    def learn(self, result: NDArray[np.float64]) -> Memory:
+    def learn(self, result: NDArray[np.floating[Any]]) -> Memory:
         """Remember the result as the next round's centre."""
         return {"centre": result.astype(np.float32)}
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fedmq.rules.memory import Memory
+    from fedmq.rules.needs import ErrorSize
     from fedmq.rules.robust.view import View
 
 _HEADS: Final = (
@@ -30,6 +31,11 @@ _HEADS: Final = (
 @dataclass(frozen=True, slots=True)
 class _Columnwise(FromRows):
     """A reducer whose result for one number hangs on that number's column alone, whatever its order."""
+
+    @property
+    def bears(self) -> ErrorSize:
+        """Errors that are no larger at some coordinates than at others."""
+        return "moderate"
 
     @property
     def in_any_order(self) -> bool:

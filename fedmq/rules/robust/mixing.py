@@ -21,6 +21,7 @@ from fedmq.rules.robust.rows import FromRows
 from fedmq.rules.settings import require
 
 if TYPE_CHECKING:
+    from fedmq.rules.needs import ErrorSize
     from fedmq.rules.robust.view import View
 
 
@@ -60,6 +61,11 @@ class Bucketing(FromRows):
     size: int = 2
     inner: Reducer[Any] = field(default_factory=GeometricMedian)
 
+    @property
+    def bears(self) -> ErrorSize:
+        """What the inner reducer bears."""
+        return _rows(self.inner).bears
+
     def __post_init__(self) -> None:
         require(self.size >= 1, f"bucketing has size {self.size}, wants at least 1")
         _require_rows("bucketing", self.inner)
@@ -85,7 +91,7 @@ class Bucketing(FromRows):
         weights = members.sum(axis=1)
         return _rows(self.inner).combine(view.mixed(members / weights[:, None], weights), memory)
 
-    def learn(self, result: NDArray[np.float64]) -> Memory:
+    def learn(self, result: NDArray[np.floating[Any]]) -> Memory:
         """Remember what the inner reducer does."""
         return self.inner.learn(result)
 
@@ -128,6 +134,11 @@ class NearestMixing(FromRows):
     attackers: float = 0.2
     inner: Reducer[Any] = field(default_factory=GeometricMedian)
 
+    @property
+    def bears(self) -> ErrorSize:
+        """What the inner reducer bears."""
+        return _rows(self.inner).bears
+
     def __post_init__(self) -> None:
         require_attackers("nnm", self.attackers)
         _require_rows("nnm", self.inner)
@@ -152,7 +163,7 @@ class NearestMixing(FromRows):
         nearest = least(squared_distances(view), view.n - bad)
         return _rows(self.inner).combine(view.mixed(nearest, np.ones(view.n)), memory)
 
-    def learn(self, result: NDArray[np.float64]) -> Memory:
+    def learn(self, result: NDArray[np.floating[Any]]) -> Memory:
         """Remember what the inner reducer does."""
         return self.inner.learn(result)
 

@@ -1,8 +1,9 @@
 """A fold that keeps every row: the state and the base class of all reducers that need them all.
 
 Results are the same to the bit in any order of arrival and any grouping, for a reason other than the mean's: before
-anything is computed, rows are put into one order, that of their digests (SHA-256 over a row's weight and its numbers).
-Rows with the same digest are the same, so it does not matter which of them comes first.
+anything is computed, rows are put into one order, that of their weights, of some of their numbers, and where these
+agree, of their digests (SHA-256 over a row's weight and its numbers). Rows with the same digest are the same, so it
+does not matter which of them comes first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import io
 import struct
 from abc import abstractmethod
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from fedmq.errors import DecodeError, MisuseError, Refused
 from fedmq.rules.memory import EMPTY, Memory
+from fedmq.rules.needs import COMPARES, ErrorSize, Needs
 from fedmq.rules.reduce import Reducer, in_weight, require_range, weight_units
 from fedmq.rules.robust.spool import Spool
 from fedmq.rules.robust.threads import share_out
@@ -39,6 +42,12 @@ _MOST_SPOOLS: Final = 8
 
 _CHUNK: Final = 2**16
 """Numbers that are hashed at a time: 256 KiB, which stay in a core's second-level cache."""
+
+_GLANCES: Final = 8
+"""Places, evenly apart, at which a row is looked at to tell it from others."""
+
+_GLANCE: Final = 32
+"""Numbers that are read at each: enough of all together that sparse rows differ in some."""
 
 _HEADER: Final = struct.Struct("<I32s")
 _WEIGHT: Final = struct.Struct("<f")
@@ -77,23 +86,35 @@ class Rows:
 
     def settle(self) -> None:
         """Compute the digests that are missing, from what the spool holds."""
-        missing = [row for row in self.rows if not row.digest]
-        share_out(self._settle, missing, len(missing) * self.layout.size)
+        self._settle_all(self.rows)
 
     def ordered(self) -> list[Row]:
-        """Return the rows in canonical order."""
+        """Return the rows in the order of their digests."""
         self.settle()
         return sorted(self.rows, key=attrgetter("digest"))
+
+    def arranged(self) -> list[Row]:
+        """Return the rows in an order of theirs that takes no digests, but of those that look the same."""
+        looks = [(row.units, self._glance(row)) for row in self.rows]
+        often = Counter(looks)
+        twins = [row for row, look in zip(self.rows, looks, strict=True) if often[look] > 1]
+        self._settle_all(twins)
+        keyed = sorted(zip(looks, self.rows, strict=True), key=lambda pair: (pair[0], pair[1].digest))
+        return [row for _, row in keyed]
 
     def view(self, *, in_any_order: bool = False) -> View:
         """Return the rows as a reducer reads them; later changes of this state do not show in it.
 
-        They are left as they came where `in_any_order` says so, which saves their digests.
+        They are left as they came where `in_any_order` says so.
         """
-        rows = list(self.rows) if in_any_order else self.ordered()
-        seed = 0 if in_any_order else int.from_bytes(_seal(rows)[:16], "little")
+        rows = list(self.rows) if in_any_order else self.arranged()
         weights = np.array([in_weight(row.units) for row in rows], np.float64)
-        return View(self.layout, weights, [(row.spool, row.place) for row in rows], seed)
+        taken = replace(self, rows=rows)
+        return View(self.layout, weights, [(row.spool, row.place) for row in rows], taken.seed)
+
+    def seed(self) -> int:
+        """Return a number drawn from all bytes of all rows."""
+        return int.from_bytes(_seal(self.ordered())[:16], "little")
 
     def joined(self, other: Rows) -> Rows:
         """Return the fold of both, which reads where they wrote, or has copies where those are many files."""
@@ -112,6 +133,20 @@ class Rows:
         vector = np.empty(self.layout.size, np.float32)
         row.spool.read(row.place, slice(0, vector.size), vector)
         return vector
+
+    def _glance(self, row: Row) -> bytes:
+        """Return some of a row's numbers: those which follow `_GLANCES` places."""
+        step = max(_GLANCE, -(-self.layout.size // _GLANCES))
+        starts = range(0, self.layout.size, step)
+        seen = np.zeros((len(starts), _GLANCE), np.float32)
+        for start, numbers in zip(starts, seen, strict=True):
+            stop = min(start + _GLANCE, self.layout.size)
+            row.spool.read(row.place, slice(start, stop), numbers[: stop - start])
+        return _bytes(seen)
+
+    def _settle_all(self, rows: Sequence[Row]) -> None:
+        missing = [row for row in rows if not row.digest]
+        share_out(self._settle, missing, len(missing) * self.layout.size)
 
     def _settle(self, rows: Sequence[Row]) -> None:
         buffer = np.empty(min(_CHUNK, self.layout.size), np.float32)
@@ -135,6 +170,16 @@ class FromRows(Reducer[Rows]):
     def in_any_order(self) -> bool:
         """Whether `combine` gives the same bits for rows in any order, so that they need not be put in one."""
         return False
+
+    @property
+    def bears(self) -> ErrorSize:
+        """The largest error of single updates under which it still does what it is for, as far as was measured."""
+        return "small"
+
+    @property
+    def needs(self) -> Needs:
+        """Errors no larger than it bears: see the reason."""
+        return Needs(self.bears, str(self), COMPARES)
 
     @abstractmethod
     def combine(self, view: View, memory: Memory) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from fedmq.rules.settings import require
 
 if TYPE_CHECKING:
     from fedmq.rules.memory import Memory
+    from fedmq.rules.needs import ErrorSize
     from fedmq.rules.robust.view import View
 
 _ONE_VOICE: Final = (
@@ -117,6 +118,11 @@ class MultiKrum(FromRows):
     keep: int | None = None
     margin: int = 2
 
+    @property
+    def bears(self) -> ErrorSize:
+        """Errors below the updates themselves: it takes a mean of those that it selects."""
+        return "moderate"
+
     def __post_init__(self) -> None:
         require_attackers("multi_krum", self.attackers)
         _require_margin("multi_krum", self.margin)
@@ -172,13 +178,18 @@ class Bulyan(FromRows):
         >>> from fedmq.vectors import Layout, Variable
         >>> bulyan = Bulyan(attackers=1)
         >>> rows = bulyan.zero(Layout((Variable("w", (2,)),)))
-        >>> for delta in [[1, 1], [1, 2], [2, 1], [2, 2], [1, 1.5], [1.5, 1], [2, 900]]:
+        >>> for delta in [[1, 1], [1, 2], [2, 1], [2, 2], [1.1, 1.5], [1.6, 1.2], [2, 900]]:
         ...     bulyan.add(rows, np.array(delta, np.float32), weight=1.0)
-        >>> bulyan.result(rows)
-        array([1. , 1.5])
+        >>> bulyan.result(rows).round(1)
+        array([1.9, 1.4])
     """
 
     attackers: float = 0.1
+
+    @property
+    def bears(self) -> ErrorSize:
+        """Errors below the updates themselves: it takes a mean of those that it selects."""
+        return "moderate"
 
     def __post_init__(self) -> None:
         require_attackers("bulyan", self.attackers)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedmq.rules.needs import Needs, strictest
 from fedmq.rules.settings import require
 from fedmq.rules.weighers.counts import ByExamples, Uniform
 from fedmq.rules.weighers.interface import Weighed, Weigher
@@ -62,6 +63,11 @@ class Blend(Weigher):
         pairs = zip(self.parts, self.shares, strict=True)
         return tuple(share * inner for part, share in pairs for inner in part.lanes)
 
+    @property
+    def needs(self) -> Needs:
+        """What the most demanding part does."""
+        return strictest(part.needs for part in self.parts)
+
     def weigh(self, claim: Claim) -> tuple[float, ...]:
         """Return the parts' weights in order; raise Refused where one part does."""
         return tuple(weight for part in self.parts for weight in part.weigh(claim))
@@ -113,6 +119,11 @@ class Product(Weigher):
     def uniform(self) -> bool:
         """Whether every part is."""
         return all(part.uniform for part in self.parts)
+
+    @property
+    def needs(self) -> Needs:
+        """What the most demanding part does."""
+        return strictest(part.needs for part in self.parts)
 
     def weigh(self, claim: Claim) -> tuple[float, ...]:
         """Return the product of each combination; raise Refused where one part does."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedmq.errors import Refused
+from fedmq.rules.needs import MEASURES_LENGTH, Needs
 from fedmq.rules.settings import require
 from fedmq.rules.weighers.interface import Weighed, Weigher
 from fedmq.rules.weighers.metric import reported, require_bounds, require_weights
@@ -64,6 +65,11 @@ class QFair(Weigher):
             f"q_fair has q {self.q} and losses from {self.low} to {self.high}, whose powers no number holds",
         )
         require_weights("q_fair", self.low**self.q, self.high**self.q)
+
+    @property
+    def needs(self) -> Needs:
+        """A small error: see the reason."""
+        return Needs("small", str(self), MEASURES_LENGTH)
 
     def weigh(self, claim: Claim) -> tuple[float, ...]:
         """Return `F^q`, what an update of no length weighs; raise Refused where there is no believable loss."""

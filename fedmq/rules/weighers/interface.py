@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from fedmq.rules.needs import Needs
+
 if TYPE_CHECKING:
     from fedmq.rules.claim import Claim
 
@@ -35,6 +37,11 @@ class Weigher(Protocol):
     def uniform(self) -> bool:
         """Whether every update gets the same weight; not by default."""
         return False
+
+    @property
+    def needs(self) -> Needs:
+        """What it asks of the updates' codec: nothing, unless it says otherwise."""
+        return Needs()
 
     def weigh(self, claim: Claim) -> tuple[float, ...]:
         """Return one weight for each lane; raise Refused where the claim gives none."""

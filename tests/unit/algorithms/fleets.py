@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -89,6 +89,7 @@ class Fleet:
     trainers: Sequence[SteeredTrainer]
     rule: AnyRule = field(default_factory=Rule)
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    codec: Callable[[int, int, Vector], Vector] = lambda _round, _device, delta: delta
     vector: Vector = field(init=False)
     memory: Memory = field(default_factory=dict)
     kept: list[dict[str, Vector]] = field(init=False)
@@ -114,6 +115,7 @@ class Fleet:
         pull = self.algorithm.pull(self.vector, self.layout, self.kept[device])
         trained = self.trainers[device].train(self.model, settings, seed=self.rounds, pull=pull)
         delta = self.algorithm.answer(self.vector, trained.vector, trained.reach, self.layout)
+        delta = self.codec(self.rounds, device, self.algorithm.lessen(delta, self.layout, self.kept[device]))
         return delta, Claim(trained.examples, trained.steps)
 
     def accepted(self, device: int, delta: Vector) -> None:

@@ -86,6 +86,54 @@ def fednova(  # what the paper's listing is given
     return x
 
 
+def differences(  # what the papers' listings are given, and the rate of the step
+    gradients: Sequence[Gradient],
+    x: Numbers,
+    rounds: Sequence[Round],
+    rate: float,
+    global_rate: float,
+    alpha: float,
+    compress: Callable[[int, int, Numbers], Numbers],
+) -> tuple[Numbers, Numbers, list[Numbers]]:
+    """DIANA of Mishchenko et al. 2019, with local steps for gradients and |S| of N devices a round.
+
+    With alpha = 1 and all of them it is EF21 of Richtarik et al. 2021: x moves by the mean of the new h_i.
+    """
+    everyone = len(gradients)
+    h, h_i = np.zeros_like(x), [np.zeros_like(x) for _ in gradients]
+    for t, each in enumerate(rounds):
+        sent = []
+        for i, steps in zip(each.devices, each.steps, strict=True):
+            y = x.copy()
+            for _ in range(steps):
+                y = y - rate * gradients[i](y)
+            sent.append(compress(t, i, (y - x) - h_i[i]))
+            h_i[i] = h_i[i] + alpha * sent[-1]
+        x = x + global_rate * (h + np.mean(sent, axis=0))
+        h = h + alpha * len(each.devices) / everyone * np.mean(sent, axis=0)
+    return x, h, h_i
+
+
+def ef21(
+    gradients: Sequence[Gradient],
+    x: Numbers,
+    rounds: int,
+    rate: float,
+    steps: int,
+    compress: Callable[[int, int, Numbers], Numbers],
+) -> Numbers:
+    """Richtarik et al. 2021, algorithm 2, with `steps` local steps for the gradient."""
+    g_i = [np.zeros_like(x) for _ in gradients]
+    for t in range(rounds):
+        for i, gradient in enumerate(gradients):
+            y = x.copy()
+            for _ in range(steps):
+                y = y - rate * gradient(y)
+            g_i[i] = g_i[i] + compress(t, i, (x - y) - g_i[i])
+        x = x - np.mean(g_i, axis=0)
+    return x
+
+
 def feddyn(
     minimise: Sequence[Callable[[Numbers, Numbers, float, int], Numbers]],
     x: Numbers,

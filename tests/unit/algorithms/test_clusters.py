@@ -76,6 +76,24 @@ def test_a_new_device_finds_the_model_that_fits_it() -> None:
         assert accuracy(two, model, device(77, contrary=contrary)) > 0.85
 
 
+def test_models_are_taken_apart_by_name_once_there_are_several() -> None:
+    two, layout = Clusters(models=2), FLEET[0].layout
+    model = np.zeros(two.extend(layout).size, np.float32)
+    assert list(two.apart(model, layout)) == [""]
+    model[-1] = 1
+    assert [(name, own.sum()) for name, own in two.apart(model, layout).items()] == [
+        ("cluster-0", 0),
+        ("cluster-1", 1),
+    ]
+    np.testing.assert_array_equal(two.shown(model, layout), model)
+
+
+def test_no_more_models_than_a_device_holds() -> None:
+    Clusters(models=16)
+    with pytest.raises(ConfigError, match="models 17, wants 16 at most"):
+        Clusters(models=17)
+
+
 def test_before_the_split_nobody_looks() -> None:
     def never(_: Vector) -> Mapping[str, float]:
         raise AssertionError

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedmq.algorithms import Algorithm, FedDyn, FedNova, FedProx, Scaffold
+from fedmq.algorithms import Algorithm, Differences, FedDyn, FedNova, FedProx, Scaffold
 from fedmq.rules import ByExamples, Replace, Rule
 from fedmq.trainers.numpy import Mlp, NumpyTrainer
+from fedmq.vectors import Vector
 from tests.unit.algorithms import listings
 from tests.unit.algorithms.fleets import Fleet, Quadratic, drawn_rounds, gradients
 from tests.unit.algorithms.listings import Gradient, Numbers, Round
@@ -118,6 +120,49 @@ def test_feddyn_is_the_papers(exact: bool) -> None:  # noqa: FBT001
             np.testing.assert_allclose(kept.get("feddyn.gradient", 0 * wanted), wanted, rtol=1e-5, atol=1e-5)
 
 
+def thinned(chance: np.random.Generator, share: float, scale: float) -> Callable[..., Any]:
+    """Return a codec that keeps a share of the numbers, other ones for every round and device, times `scale`."""
+    salt = int(chance.integers(1 << 30))
+
+    def compress(round_: int, device: int, numbers: Numbers) -> Numbers:
+        keep = np.random.default_rng([salt, round_, device]).random(numbers.size) < share
+        return np.asarray(np.where(keep, numbers * numbers.dtype.type(scale), numbers.dtype.type(0)))
+
+    return compress
+
+
+@pytest.mark.slow
+def test_differences_are_the_papers() -> None:
+    for chance in cases():
+        trainers, rate, global_rate = drawn_fleet(chance), chance.uniform(0.02, 0.3), chance.uniform(0.5, 1.2)
+        alpha, share = chance.uniform(0.1, 1.0), chance.uniform(0.3, 1.0)
+        rounds = drawn_rounds(chance, len(trainers))
+        codec = thinned(chance, share, chance.choice([1.0, 1 / share]))
+        fleet = Fleet(
+            Differences(alpha), trainers, Rule(step=Replace(global_rate)), {"learning_rate": rate}, codec
+        )
+        for each in rounds:
+            fleet.round(each)
+        x, h, h_i = listings.differences(
+            gradients(trainers), zeros(trainers), rounds, rate, global_rate, alpha, codec
+        )
+        np.testing.assert_allclose(fleet.model, x, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(fleet.memory["algorithm.expected"], h, rtol=1e-5, atol=1e-5)
+        for kept, own in zip(fleet.kept, h_i, strict=True):
+            np.testing.assert_allclose(kept.get("differences.expected", 0 * own), own, rtol=1e-5, atol=1e-5)
+
+
+def test_differences_of_the_whole_fleet_at_rate_1_are_ef21() -> None:
+    for chance in itertools.islice(cases(), 50):
+        trainers, rate, codec = drawn_fleet(chance), 0.1, thinned(chance, 0.5, 1.0)
+        each = Round(list(range(len(trainers))), [3] * len(trainers))
+        fleet = Fleet(Differences(), trainers, Rule(), {"learning_rate": rate}, codec)
+        for _ in range(8):
+            fleet.round(each)
+        theirs = listings.ef21(gradients(trainers), zeros(trainers), 8, rate, 3, codec)
+        np.testing.assert_allclose(fleet.model, theirs, rtol=1e-5, atol=1e-5)
+
+
 # --- softmax regression, with the trainer that comes with fedmq
 
 
@@ -195,6 +240,26 @@ def test_scaffold_and_feddyn_reach_the_common_minimum_where_fedavg_and_fedprox_s
     assert distance(Scaffold()) < 1e-4
     assert distance(FedDyn(0.5)) < 1e-3
     assert distance(FedProx(0.1)) > 0.05
+
+
+def test_differences_stand_where_nothing_is_lost_however_little_a_codec_takes() -> None:
+    """One number of five a round, the largest: without differences the devices pull the model to and fro."""
+    chance = np.random.default_rng(1)
+    trainers = [Quadratic.drawn(chance, 5) for _ in range(4)]
+    every = Round(list(range(4)), [5] * 4)
+
+    def largest(_round: int, _device: int, delta: Numbers) -> Numbers:
+        return np.asarray(np.where(np.abs(delta) == np.abs(delta).max(), delta, delta.dtype.type(0)))
+
+    def end(algorithm: Algorithm, codec: Callable[..., Any]) -> Vector:
+        fleet = Fleet(algorithm, trainers, Rule(), {"learning_rate": 0.02}, codec)
+        for _ in range(150):
+            fleet.round(every)
+        return fleet.model
+
+    whole = end(FedProx(1e-9), lambda _round, _device, delta: delta)
+    assert np.linalg.norm(end(Differences(), largest) - whole) < 1e-3
+    assert np.linalg.norm(end(FedProx(1e-9), largest) - whole) > 0.05
 
 
 def test_fednova_reaches_the_common_minimum_of_devices_that_take_different_numbers_of_steps() -> None:

@@ -11,7 +11,17 @@ import pytest
 
 import fedmq.algorithms
 from fedmq.aggregator.settings import Federation
-from fedmq.algorithms import ALGORITHMS, Algorithm, FedDyn, FedNova, FedProx, Plain, Scaffold, told
+from fedmq.algorithms import (
+    ALGORITHMS,
+    Algorithm,
+    Differences,
+    FedDyn,
+    FedNova,
+    FedProx,
+    Plain,
+    Scaffold,
+    told,
+)
 from fedmq.config.structure import structure
 from fedmq.config.tables import tables
 from fedmq.descent import gain
@@ -45,6 +55,7 @@ def test_every_algorithm_says_what_it_is(kind: str) -> None:
         (FedNova(0.9), Plain()),
         (Scaffold(fleet=7), Scaffold()),
         (FedDyn(0.25, fleet=7), FedDyn(0.25)),
+        (Differences(0.5, fleet=7), Differences(0.5)),
     ],
     ids=str,
 )
@@ -86,6 +97,9 @@ def test_settings_whose_names_only_begin_alike_are_the_trainers() -> None:
         (FedProx, {"mu": float("inf")}, "mu"),
         (FedDyn, {"alpha": float("nan")}, "alpha"),
         (FedDyn, {"fleet": 0}, "fleet"),
+        (Differences, {"rate": 0.0}, "rate"),
+        (Differences, {"rate": 1.5}, "rate"),
+        (Differences, {"fleet": 0}, "fleet"),
         (Scaffold, {"fleet": 0}, "fleet"),
         (FedNova, {"momentum": 1.0}, "momentum"),
         (FedNova, {"momentum": -0.1}, "momentum"),
@@ -120,11 +134,15 @@ def test_texts_for_people() -> None:
         str(Scaffold(3)),
         str(FedDyn(1, 3)),
         str(FedNova(0.5)),
+        str(Differences()),
+        str(Differences(0.5, 3)),
         str(FedNova().govern(Federation("f").rule)),
     ] == [
         "scaffold(fleet of 3)",
         "feddyn(1, fleet of 3)",
         "fednova(0.5)",
+        "differences",
+        "differences(0.5, fleet of 3)",
         "finite, examples(1..10000000), per step | by examples | mean | replace",
     ]
 

@@ -89,7 +89,7 @@ def refusal(line: str) -> str:
             "names `lzma` and `zlib(1)`, a codec has one entropy coder: keep one of them",
         ),
         ("float32 | dense | planes", "names `dense` and `planes`, a codec has one layout: keep one of them"),
-        ("lzma", "`lzma` names no quantiser: put one of `float32`, `float16`, `int8` before it"),
+        ("lzma", "`lzma` names no quantiser: put one of `float32`, `float16`, `bfloat16`, `int8`"),
         (
             "int8 | planes",
             "layout `planes` is of no use for the symbols of `int8`: take `dense`, or leave it out",

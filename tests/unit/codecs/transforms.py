@@ -24,6 +24,7 @@ class Flip:
     examples: ClassVar[tuple[str, ...]] = ("flip", "flip(2.0)", "flip(0.5, side=left)")
     unbiased: ClassVar[bool] = True
     error: ClassVar[ErrorSize] = "none"
+    evens: ClassVar[bool] = False
 
     factor: float = 1.0
     side: str = "right"
@@ -49,6 +50,7 @@ class Halve:
     examples: ClassVar[tuple[str, ...]] = ("halve",)
     unbiased: ClassVar[bool] = True
     error: ClassVar[ErrorSize] = "large"
+    evens: ClassVar[bool] = False
 
     def sizes(self, sizes: Sizes) -> Sizes:
         return tuple((size + 1) // 2 for size in sizes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmq.device.keepsakes import MOST_WAITING, NOTED, DiskKeepsakes, Keepsakes, MemoryKeepsakes, Origin
+from fedmq.device.keepsakes import DiskKeepsakes, Keepsakes, MemoryKeepsakes
+from fedmq.device.kept import MOST_WAITING, NOTED, End, Origin
 from fedmq.device.outbox import DiskOutbox, Stored
+from fedmq.device.residual import Residual
 from fedmq.errors import StoreError
 from fedmq.vectors import Vector
 
@@ -46,7 +48,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Keeps
 
 def test_begins_with_nothing(opened: Callable[[], Keepsakes]) -> None:
     assert values(opened()) == {}
-    opened().settle(update(1), added=True)
+    opened().settle(update(1), End.MOVED)
     assert values(opened()) == {}
 
 
@@ -54,13 +56,13 @@ def test_only_accepted_changes_are_added(opened: Callable[[], Keepsakes]) -> Non
     opened().put(origin(1), update(1), {"c": vector(1, 2), "residual": vector(5)})
     assert opened().waiting() == {update(1): origin(1)}
     assert values(opened()) == {}
-    opened().settle(update(1), added=True)
+    opened().settle(update(1), End.MOVED)
     assert update(1) not in opened().waiting()
     opened().put(origin(2), update(2), {"c": vector(10, 20)})
-    opened().settle(update(2), added=False)
+    opened().settle(update(2), End.RETURNED)
     assert update(2) not in opened().waiting()
     opened().put(origin(3), update(3), {"c": vector(100, 200)})
-    opened().settle(update(3), added=True)
+    opened().settle(update(3), End.MOVED)
     assert values(opened()) == {"c": [101, 202], "residual": [5]}
 
 
@@ -72,32 +74,32 @@ def test_acceptance_is_noted(opened: Callable[[], Keepsakes]) -> None:
     opened().accept(update(3))
     assert opened().waiting() == {update(1): replace(origin(1), accepted=True), update(2): origin(2)}
     assert values(opened()) == {}
-    opened().settle(update(1), added=True)
+    opened().settle(update(1), End.MOVED)
     assert values(opened()) == {"c": [1]}
 
 
 def test_a_second_receipt_changes_nothing(opened: Callable[[], Keepsakes]) -> None:
     opened().put(origin(1), update(1), {"c": vector(1)})
-    for added in (True, True, False):
-        opened().settle(update(1), added=added)
+    for end in (End.MOVED, End.MOVED, End.RETURNED):
+        opened().settle(update(1), end)
     assert values(opened()) == {"c": [1]}
 
 
 def test_changes_of_several_updates_add_up_in_any_order(opened: Callable[[], Keepsakes]) -> None:
     for number in (1, 2, 3):
         opened().put(origin(number), update(number), {"c": vector(10.0**number)})
-    opened().settle(update(3), added=True)
-    opened().settle(update(1), added=True)
+    opened().settle(update(3), End.MOVED)
+    opened().settle(update(1), End.MOVED)
     assert values(opened()) == {"c": [1010]}
 
 
 def test_another_run_begins_with_nothing(opened: Callable[[], Keepsakes]) -> None:
     opened().put(origin(1), update(1), {"c": vector(1)})
-    opened().settle(update(1), added=True)
+    opened().settle(update(1), End.MOVED)
     assert values(opened(), OTHER) == {}
     opened().put(origin(2, OTHER), update(2), {"c": vector(7)})
     assert values(opened()) == {"c": [1]}
-    opened().settle(update(2), added=True)
+    opened().settle(update(2), End.MOVED)
     assert values(opened(), OTHER) == {"c": [7]}
     assert values(opened()) == {}
 
@@ -111,7 +113,7 @@ def test_the_oldest_change_gives_way(opened: Callable[[], Keepsakes]) -> None:
 def test_vectors_of_a_new_length_begin_anew(opened: Callable[[], Keepsakes]) -> None:
     for number, change in enumerate((vector(1), vector(2, 3))):
         opened().put(origin(number), update(number), {"c": change})
-        opened().settle(update(number), added=True)
+        opened().settle(update(number), End.MOVED)
     assert values(opened()) == {"c": [2, 3]}
 
 
@@ -119,9 +121,155 @@ def test_what_was_settled_is_noted_for_long_enough(tmp_path: Path) -> None:
     keepsakes = DiskKeepsakes(tmp_path)
     for number in range(NOTED + 5):
         keepsakes.put(origin(number), update(number), {"c": vector(1)})
-        keepsakes.settle(update(number), added=True)
+        keepsakes.settle(update(number), End.MOVED)
     assert keepsakes._keepsake.settled == tuple(map(update, range(5, NOTED + 5)))
     assert DiskKeepsakes(tmp_path)._keepsake.settled == keepsakes._keepsake.settled
+
+
+# --- what error feedback keeps
+
+
+def sent(
+    keepsakes: Keepsakes,
+    number: int,
+    left: float,
+    back: float,
+    *,
+    taken: Sequence[int] = (),
+    run: bytes = RUN,
+) -> None:
+    """Keep what an update leaves behind; it would bring `back` back."""
+    residual = Residual(vector(left), vector(back), tuple(map(update, taken)))
+    keepsakes.put(origin(number, run), update(number), {}, residual)
+
+
+def owed(keepsakes: Keepsakes, run: bytes = RUN) -> list[tuple[int, float, int]]:
+    """Return round, number and update of each piece."""
+    return [
+        (piece.round, float(piece.vector[0]), int.from_bytes(piece.update, "big"))
+        for piece in keepsakes.owed(run)
+    ]
+
+
+def test_the_residual_is_what_the_last_update_left(opened: Callable[[], Keepsakes]) -> None:
+    assert owed(opened()) == []
+    sent(opened(), 1, left=5, back=50)
+    assert owed(opened()) == [(1, 5, 0)]
+    sent(opened(), 2, left=7, back=70)
+    assert owed(opened()) == [(2, 7, 0)]
+    opened().settle(update(1), End.MOVED)
+    assert owed(opened()) == [(2, 7, 0)]
+    assert opened().waiting() == {update(2): origin(2)}
+
+
+def test_what_did_not_count_comes_back_until_it_is_taken_along(opened: Callable[[], Keepsakes]) -> None:
+    sent(opened(), 1, left=5, back=50)
+    opened().accept(update(1))
+    opened().settle(update(1), End.RETURNED)
+    assert not opened().waiting()
+    assert owed(opened()) == [(1, 5, 0), (1, 50, 1)]
+    sent(opened(), 2, left=6, back=60)
+    assert owed(opened()) == [(2, 6, 0), (1, 50, 1)]
+    sent(opened(), 3, left=7, back=70, taken=[1])
+    assert owed(opened()) == [(3, 7, 0)]
+
+
+def test_a_refused_update_takes_the_residual_with_it(opened: Callable[[], Keepsakes]) -> None:
+    sent(opened(), 1, left=5, back=50)
+    opened().settle(update(1), End.REFUSED)
+    assert owed(opened()) == []
+    assert not opened().waiting()
+    sent(opened(), 2, left=6, back=60, run=OTHER)
+    opened().put(origin(3), update(3), {"c": vector(1)})
+    opened().settle(update(3), End.REFUSED)
+    assert owed(opened(), OTHER) == [(2, 6, 0)]
+
+
+def test_changes_and_residual_do_not_mix(opened: Callable[[], Keepsakes]) -> None:
+    opened().put(origin(1), update(1), {"c": vector(1, 2)}, Residual(vector(5), vector(50)))
+    assert values(opened()) == {"feedback.residual": [5]}
+    opened().settle(update(1), End.MOVED)
+    assert values(opened()) == {"feedback.residual": [5], "c": [1, 2]}
+    opened().put(origin(2), update(2), {"c": vector(1, 2)}, Residual(vector(6), vector(60)))
+    opened().settle(update(2), End.REFUSED)
+    assert values(opened()) == {"c": [1, 2]}
+
+
+def test_another_run_owes_nothing(opened: Callable[[], Keepsakes]) -> None:
+    for number in (1, 2):
+        sent(opened(), number, left=5, back=50)
+        opened().settle(update(number), End.DROPPED if number == 1 else End.RETURNED)
+    assert owed(opened()) == [(2, 5, 0), (2, 50, 2)]
+    sent(opened(), 3, left=7, back=70, run=OTHER)
+    assert owed(opened()) == []
+    assert owed(opened(), OTHER) == [(3, 7, 0)]
+
+
+def test_the_oldest_of_too_many_come_back(opened: Callable[[], Keepsakes]) -> None:
+    for number in range(1, MOST_WAITING + 2):
+        sent(opened(), number, left=number, back=10 * number)
+    assert owed(opened()) == [(MOST_WAITING + 1, MOST_WAITING + 1, 0), (1, 10, 1)]
+
+
+def test_what_a_round_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One residual and one update, nothing when it is accepted; the figures are those of error-feedback.md."""
+    written: list[int] = []
+    beside = Path.replace
+
+    def replaced(self: Path, target: Path) -> Path:
+        if self.suffix == ".new":
+            written.append(self.stat().st_size)
+        return beside(self, target)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    chance, size = np.random.default_rng(1), 100_000
+    lost = chance.normal(size=size).astype(np.float32)
+    kept = DiskKeepsakes(tmp_path)
+    delivered = np.where(chance.random(size) < 0.01, np.float32(0.25), np.float32(0))
+    kept.put(origin(1), update(1), {}, Residual(lost, delivered))
+    small, large = sorted(written)
+    assert large < 4 * size + 2000
+    assert small < 4000
+    kept.accept(update(1))
+    kept.settle(update(1), End.MOVED)
+    assert len(written) == 2
+
+
+def test_files_of_an_older_fedmq_are_read(tmp_path: Path) -> None:
+    with (tmp_path / "keepsakes.npz").open("wb") as file:
+        run, settled = np.frombuffer(RUN, np.uint8), np.frombuffer(update(1), np.uint8)
+        np.savez(file, run=run, settled=settled, **{"vector/c": vector(3)})  # type: ignore[arg-type]
+    keepsakes = DiskKeepsakes(tmp_path)
+    assert values(keepsakes) == {"c": [3]}
+    assert owed(keepsakes) == []
+
+
+def test_a_damaged_change_brings_nothing_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keepsakes = DiskKeepsakes(tmp_path)
+    for number in (1, 2):
+        sent(keepsakes, number, left=5, back=50)
+        keepsakes.settle(update(number), End.RETURNED)
+    (path,) = tmp_path.glob("1-*.returned")
+    path.write_bytes(path.read_bytes()[:-30])
+    assert owed(DiskKeepsakes(tmp_path)) == [(2, 5, 0), (2, 50, 2)]
+    assert "is damaged" in caplog.text
+
+
+def test_any_damage_is_told_of_and_stops_nobody(tmp_path: Path) -> None:
+    """One byte wrong, at every place of both files: they are read as they were, or not at all."""
+    folder = tmp_path / "k"
+    keepsakes = DiskKeepsakes(folder)
+    sent(keepsakes, 1, left=5, back=50)
+    keepsakes.settle(update(1), End.RETURNED)
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for place in range(0, len(whole), 3):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+            found = owed(DiskKeepsakes(folder))
+            assert all(number in (5, 50) for _, number, _ in found)
+            if not path.exists():
+                break
+        path.write_bytes(whole)
 
 
 # --- power cuts
@@ -145,7 +293,7 @@ class Power:
 
     def _call(self, real: Callable[..., object], *arguments: object, **options: object) -> object:
         self.left -= 1
-        if self.left == 0 and not self.after:
+        if self.left < 0 or (self.left == 0 and not self.after):
             raise PowerCutError
         result = real(*arguments, **options)
         if self.left == 0:
@@ -175,13 +323,13 @@ class Life:
             if not origin_.accepted:
                 self._judge(known, accepted=int.from_bytes(known, "big") in self.accepted)
         for known in self.keepsakes.waiting():
-            self.keepsakes.settle(known, added=True)
+            self.keepsakes.settle(known, End.MOVED)
 
     def _judge(self, known: bytes, *, accepted: bool) -> None:
         if accepted:
             self.keepsakes.accept(known)
         else:
-            self.keepsakes.settle(known, added=False)
+            self.keepsakes.settle(known, End.RETURNED)
 
 
 def live(folder: Path, sent: set[int], accepted: set[int]) -> None:
@@ -225,7 +373,7 @@ def test_damaged_files_are_told_of_and_cost_what_was_in_them(
     keepsakes = DiskKeepsakes(tmp_path)
     for number in (1, 2):
         keepsakes.put(origin(number), update(number), {"c": vector(1)})
-    keepsakes.settle(update(1), added=True)
+    keepsakes.settle(update(1), End.MOVED)
     path, pending = tmp_path / "keepsakes.npz", tmp_path / f"2-7-{RUN.hex()}-{update(2).hex()}.change"
     for content in (b"", b"PK\x03\x04 no archive", path.read_bytes()[:-40], np.arange(3).tobytes()):
         path.write_bytes(content)
@@ -234,7 +382,7 @@ def test_damaged_files_are_told_of_and_cost_what_was_in_them(
         assert "is damaged" in caplog.text
     pending.write_bytes(b"x")
     again = DiskKeepsakes(tmp_path)
-    again.settle(update(2), added=True)
+    again.settle(update(2), End.MOVED)
     assert values(again) == {}
     assert not pending.exists()
 
@@ -261,7 +409,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(StoreError, match="No space left"):
-            keepsakes.settle(update(1), added=True)
+            keepsakes.settle(update(1), End.MOVED)
     assert values(keepsakes) == {}
-    keepsakes.settle(update(1), added=True)
+    keepsakes.settle(update(1), End.MOVED)
     assert values(keepsakes) == {"c": [1]}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedmq.device import settling
-from fedmq.device.keepsakes import DiskKeepsakes, Keepsakes, MemoryKeepsakes, Origin
+from fedmq.device.keepsakes import DiskKeepsakes, Keepsakes, MemoryKeepsakes
+from fedmq.device.kept import Origin
 from fedmq.device.outbox import MemoryOutbox, Stored
+from fedmq.device.residual import Residual
 from fedmq.device.settling import Settling
 from fedmq.protocol.messages import Receipt, Task, TaskKind, Update, Verdict
 from fedmq.wire.envelope import decode
@@ -96,6 +98,44 @@ async def test_an_accepted_change_of_a_round_that_was_given_up_is_dropped() -> N
     await bench.forgotten(Verdict.ACCEPTED)
     await bench.tasked(task(2, 1))
     assert (bench.kept, bench.waits) == ([0, 0], False)
+
+
+async def test_a_round_that_moved_nothing_is_told_by_the_next_task_alone() -> None:
+    """The receipt may come when later rounds have moved the model, and it would seem that this one had."""
+    bench = Bench()
+    assert await bench.tasked(task(1, 1), (ONE,)) == []
+    await bench.tasked(task(2, 1), (ONE,))
+    assert not bench.waits
+    await bench.tasked(task(3, 2), (ONE,))
+    await bench.forgotten(Verdict.ACCEPTED)
+    assert (bench.kept, bench.sends) == ([0, 0], False)
+
+
+async def test_an_update_that_may_still_count_waits_though_nothing_has_moved() -> None:
+    bench = Bench()
+    await bench.tasked(replace(task(2, 1), oldest=1), (ONE,))
+    assert bench.waits
+
+
+@pytest.mark.parametrize(
+    ("verdict", "owed"),
+    [
+        (Verdict.ACCEPTED, [5]),
+        (Verdict.LATE, [5, 50]),
+        (Verdict.DUPLICATE, [5, 50]),
+        (Verdict.REJECTED, []),
+    ],
+)
+async def test_what_is_owed_after_each_verdict(verdict: Verdict, owed: list[float]) -> None:
+    bench = Bench()
+    residual = Residual(np.array([5], np.float32), np.array([50], np.float32))
+    bench.keepsakes.put(Origin(RUN, 1, 1), TWO, {}, residual)
+    bench.outbox.put(Stored(RUN, 1, TWO, b"body"))
+    await bench.forgotten(verdict, TWO)
+    await bench.tasked(task(2, 2), (ONE,))
+    assert [float(piece.vector[0]) for piece in bench.keepsakes.owed(RUN)] == owed
+    assert TWO not in bench.keepsakes.waiting()
+    assert TWO not in bench.outbox.entries()
 
 
 @pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.LATE, Verdict.DUPLICATE])

@@ -11,10 +11,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
+from fedmq.aggregator.encodings import DEFAULT, ENCODINGS
+from fedmq.aggregator.settings import Encoding
+from fedmq.aggregator.steering import Budget
 from fedmq.codecs import Codec
 from fedmq.config import AggregatorFile, DeviceFile, structure
 from fedmq.device.interface import ModuleName
 from fedmq.inspection.parts import parts
+from fedmq.protocol.quantities import ByteCount
 from fedmq.rules import Rule
 from fedmq.simulate import SimulationSettings
 from fedmq.trainers.settings import Settings
@@ -23,12 +27,12 @@ from tools.rule_pages import expanded
 PAGE = expanded(Path("docs/reference/configuration.md").read_text(encoding="utf-8"), "rules")
 FILES = {"federation.toml": AggregatorFile, "device.toml": DeviceFile, "world.toml": SimulationSettings}
 TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-TYPES |= {Path: "path", ModuleName: "module", Codec: "codec"}
+TYPES |= {Path: "path", ModuleName: "module", Codec: "codec", ByteCount: "bytes"}
 
 
 def tables() -> dict[str, type]:
     """Every table of every file by the heading under which the page has it."""
-    found: dict[str, type] = {"`[training]`": Settings}
+    found: dict[str, type] = {"`[training]`": Settings, "`[encoding.budget]`": Budget}
     for kind in FILES.values():
         for name, hint in get_type_hints(kind).items():
             if dataclasses.is_dataclass(hint) and hint is not Rule:
@@ -58,7 +62,10 @@ def spelt(hint: Any) -> str:  # noqa: ANN401 - a typing form
     return TYPES[inner[0] if inner else hint]
 
 
-def default_of(field: dataclasses.Field[Any]) -> str:
+def default_of(field: dataclasses.Field[Any], kind: type | None = None) -> str:
+    if kind is Encoding:  # files begin with a preset
+        value = getattr(ENCODINGS[DEFAULT], field.name)
+        return "none" if value is None else f"`{json.dumps(value, default=str)}`".replace("|", r"\|")
     value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     if value is dataclasses.MISSING:
         return "required"
@@ -69,7 +76,10 @@ def default_of(field: dataclasses.Field[Any]) -> str:
 def test_a_table_is_there_whole_with_types_and_defaults(heading: str) -> None:
     kind = tables()[heading]
     hints = get_type_hints(kind)
-    wanted = {field.name: (spelt(hints[field.name]), default_of(field)) for field in dataclasses.fields(kind)}
+    fields = [field for field in dataclasses.fields(kind) if hints[field.name] is not Budget]
+    wanted = {field.name: (spelt(hints[field.name]), default_of(field, kind)) for field in fields}
+    if kind is Encoding:
+        wanted = {"preset": ("text", f'`"{DEFAULT}"`'), **wanted}
     assert rows(heading) == wanted
 
 

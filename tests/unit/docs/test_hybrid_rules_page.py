@@ -8,13 +8,16 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedmq.config import DeviceFile, load
 from fedmq.rules import HYBRIDS, Part, Plateau, Stage
 from fedmq.simulate.fleet import build_fleet
+from fedmq.simulate.narration import judged
 from fedmq.simulate.settings import SimulationSettings
 from fedmq.simulate.simulation import Simulation
+from fedmq.store.modelfile import load_model
 from fedmq.transport.memory import MemoryBroker
 
 PAGE = Path("docs/how-to/hybrid-rules.md")
@@ -53,6 +56,14 @@ async def test_the_clusters_are_the_two_minds(folder: Path) -> None:
         agrees = trainer.evaluate(first)["accuracy"] > 0.5
         assert agrees is (number % 3 != 0)
     assert min(trainers[0].evaluate(first)["accuracy"], 1 - trainers[2].evaluate(first)["accuracy"]) > 0.8
+    assert simulation.outcome.accuracy is not None
+    assert simulation.outcome.accuracy > 0.8, "each device is judged by the model that it chose"
+    clusters = simulation.outcome.clusters
+    assert (clusters["cluster-0.devices"], clusters["cluster-1.devices"]) == (6, 3)
+    assert judged(simulation.outcome).endswith("by the model it chose (cluster-0: 6, cluster-1: 3)")
+    saved = [load_model(folder / "run" / f"model-cluster-{number}.fedmq") for number in (0, 1)]
+    assert saved[1].facts["model"] == "cluster-1"
+    np.testing.assert_array_equal(np.concatenate([each.vector for each in saved]), simulation.vector)
 
 
 REFERENCE = Path("docs/reference/configuration.md").read_text("utf-8")

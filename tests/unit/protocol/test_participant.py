@@ -8,6 +8,7 @@ from fedmq.errors import MisuseError
 from fedmq.protocol import participant
 from fedmq.protocol import participation as pa
 from fedmq.protocol.cohort import in_cohort
+from fedmq.protocol.frames import Step, cost, way
 from fedmq.protocol.messages import Verdict
 from fedmq.protocol.participant import FETCH_PAUSE_S, LONGEST_PAUSE_S, RECEIPT_PAUSE_S, Phase
 from tests.unit.protocol.stage import OTHER_LAYOUT, RUN, Desk, manifest, receipt, stop_task, task
@@ -22,7 +23,7 @@ def test_task_and_manifest_lead_to_a_fetch_in_either_order() -> None:
     for order in (news, news[::-1]):
         desk = Desk()
         desk.tell(pa.Connected(), *order)
-        assert desk.one(pa.Fetch) == pa.Fetch(1, manifest().frames, fresh=True)
+        assert desk.one(pa.Fetch) == pa.Fetch(manifest(), (Step(1, key=True),))
 
 
 def test_the_fetched_model_is_trained_from() -> None:
@@ -41,14 +42,14 @@ def test_only_the_frames_after_the_held_version_are_fetched() -> None:
     desk = Desk(held=(RUN, 3))
     desk.tell(pa.Connected(), pa.Published(manifest(5, key=2)), pa.Tasked(task(4, 5)))
     fetch = desk.one(pa.Fetch)
-    assert ([frame.version for frame in fetch.frames], fetch.fresh) == ([4, 5], False)
+    assert ([step.version for step in fetch.steps], fetch.fresh) == ([4, 5], False)
 
 
 def test_a_device_that_fell_behind_begins_with_the_key_frame() -> None:
     desk = Desk(held=(RUN, 1))
     desk.tell(pa.Connected(), pa.Published(manifest(5, key=2)), pa.Tasked(task(4, 5)))
     fetch = desk.one(pa.Fetch)
-    assert ([frame.version for frame in fetch.frames], fetch.fresh) == ([2, 3, 4, 5], True)
+    assert ([step.version for step in fetch.steps], fetch.fresh) == ([2, 3, 4, 5], True)
 
 
 @pytest.mark.parametrize("shown", [manifest(2), manifest(1, run=RUN_TWO)])
@@ -107,6 +108,52 @@ def test_a_fetch_that_fails_is_tried_again_later_and_later() -> None:
         assert not desk.seen(pa.Fetch)
         desk.tell(pa.Elapsed(), after=0.1)
         assert desk.one(pa.Fetch).fresh
+
+
+def behind() -> Desk:
+    """Return a device that holds version 3 and fetches the deltas to 5."""
+    desk = Desk(held=(RUN, 3))
+    desk.tell(pa.Connected(), pa.Published(manifest(5, key=2)), pa.Tasked(task(4, 5)))
+    assert not desk.one(pa.Fetch).fresh
+    return desk
+
+
+def test_what_came_out_wrong_is_made_good_by_the_key_frame_at_once() -> None:
+    desk = behind()
+    desk.tell(pa.FetchFailed(5, "another digest", wrong=True))
+    assert desk.one(pa.Fetch).steps == (Step(2, key=True), Step(3), Step(4), Step(5))
+    assert "the key-frame makes good" in desk.one(pa.Log).sentence
+    desk.tell(pa.FetchFailed(5, "another digest", wrong=True))
+    assert not desk.seen(pa.Fetch), "a key-frame that is wrong as well is waited for"
+    assert desk.one(pa.Wake).time == desk.now + FETCH_PAUSE_S
+    desk.tell(pa.Elapsed(), after=FETCH_PAUSE_S)
+    assert desk.one(pa.Fetch).fresh
+
+
+def test_deltas_that_do_not_come_are_tried_once_more_and_then_the_key_frame() -> None:
+    desk = behind()
+    desk.tell(pa.FetchFailed(5, "silence"))
+    desk.tell(pa.Elapsed(), after=FETCH_PAUSE_S)
+    assert not desk.one(pa.Fetch).fresh
+    desk.tell(pa.FetchFailed(5, "silence"))
+    desk.tell(pa.Elapsed(), after=2 * FETCH_PAUSE_S)
+    assert desk.one(pa.Fetch).fresh
+
+
+def test_a_lost_link_costs_no_replica() -> None:
+    desk = behind()
+    desk.tell(pa.Disconnected(), pa.Connected())
+    assert desk.one(pa.Fetch).steps == (Step(4), Step(5))
+
+
+def test_wrong_deltas_after_a_silence_wait_for_their_turn() -> None:
+    desk = behind()
+    desk.tell(pa.FetchFailed(5, "silence"))
+    desk.tell(pa.Elapsed(), after=FETCH_PAUSE_S)
+    desk.tell(pa.FetchFailed(5, "another digest", wrong=True))
+    assert not desk.seen(pa.Fetch)
+    desk.tell(pa.Elapsed(), after=2 * FETCH_PAUSE_S)
+    assert desk.one(pa.Fetch).fresh
 
 
 def test_the_pause_has_an_end() -> None:
@@ -371,3 +418,48 @@ def test_a_change_of_phase_that_is_not_in_the_table_is_a_bug(monkeypatch: pytest
     monkeypatch.setattr(participant, "TRANSITIONS", fewer)
     with pytest.raises(MisuseError, match="Fetched led from fetching to training"):
         Desk().training()
+
+
+# --- what the link may carry ------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_the_link_may_not_carry_today_waits_for_tomorrow() -> None:
+    desk = Desk()
+    most = cost(manifest(), way(manifest(), 0))
+    desk.tell(pa.Connected(), pa.Allowed(most - 1), pa.Tasked(task()), pa.Published(manifest()), pa.Elapsed())
+    assert desk.seen(pa.Fetch) == []
+    assert "round 1 takes" in desk.one(pa.Log).sentence  # once, however often it is looked at
+    assert desk.machine.phase is Phase.IDLE
+    desk.tell(pa.Allowed(most))
+    desk.one(pa.Fetch)
+
+
+def test_a_task_is_declined_where_its_update_could_not_be_sent() -> None:
+    desk = Desk().training()
+    desk.tell(
+        pa.Stored(1, b"u1", 100), receipt(b"u1"), pa.Allowed(99), pa.Tasked(task(2)), pa.Tasked(task(3))
+    )
+    assert desk.seen(pa.Train) == []
+    desk.one(pa.Log)
+    desk.tell(pa.Allowed(None))
+    assert desk.one(pa.Train).task.round == 3
+
+
+def test_a_stored_update_waits_and_is_sent_when_another_day_has_begun() -> None:
+    desk = Desk().training()
+    desk.tell(pa.Allowed(50), pa.Stored(1, b"u1", 100))
+    assert (
+        "the update of round 1 takes 100 B, the link may carry 50 B more today" in desk.one(pa.Log).sentence
+    )
+    assert desk.seen(pa.Send) == []
+    desk.tell(pa.Elapsed(), pa.Allowed(40), after=LONGEST_PAUSE_S)
+    assert desk.seen(pa.Send) == []
+    assert list(desk.machine.outbox) == [b"u1"]
+    desk.tell(pa.Allowed(1000), pa.Allowed(2000))
+    assert desk.seen(pa.Send) == [pa.Send(1, b"u1")]
+
+
+def test_nothing_is_sent_where_nothing_is_left_even_if_its_length_is_not_known() -> None:
+    desk = Desk(outbox={b"u1": (RUN, 1)})
+    desk.tell(pa.Allowed(0), pa.Connected())
+    assert desk.seen(pa.Send) == []

@@ -281,9 +281,9 @@ class ParticipantWorld(RuleBasedStateMachine):
             self.tell(pa.FetchFailed(done.version, "why"))
             return
         at = 0 if done.fresh or self.replica is None else self.replica[1]
-        for frame in done.frames:
-            assert frame.base in {0, at}
-            at = frame.version
+        for step in done.steps:
+            assert step.key or step.version == at + 1
+            at = step.version
         self.replica = (RUN, at)
         self.tell(pa.Fetched(done.version))
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from fedmq.aggregator.settings import Encoding
-from fedmq.algorithms import Algorithm, Plain, Scaffold
+from fedmq.algorithms import Algorithm, Clusters, Plain, Scaffold
 from fedmq.cli import main
 from fedmq.codecs import parse
 from fedmq.device.interface import ModuleName
@@ -52,7 +52,7 @@ async def record(folder: Path, algorithm: Algorithm | None = None) -> Path:
         rounds=Policy(min_devices=3, quorum=1, fraction=0.75, soft_deadline_s=60, hard_deadline_s=60),
         stop=StopWhen(rounds=ROUNDS),
         rule=preset("fedavgm"),
-        encoding=Encoding(parse("safe"), parse("half"), keyframe_every=3),
+        encoding=Encoding(parse("safe"), parse("half"), 3, parse("half")),
         training={"epochs": 1, "learning_rate": 0.1},
         store=KeepUpdates(keep_updates=True),
         algorithm=algorithm or Plain(),
@@ -112,6 +112,16 @@ def test_each_round_can_begin_with_the_recorded_model(run: Path, tmp_path: Path)
     for before, after in itertools.pairwise(range(len(recorded))):
         assert still[after]["moved"] == pytest.approx(recorded[before]["moved"], rel=1e-6)
         assert still[after]["distance"] > 0
+
+
+async def test_clusters_are_judged_as_in_the_run(tmp_path: Path) -> None:
+    run = await record(tmp_path, Clusters(models=2, rounds=1))
+    told = json.loads(fedmq("replay", run, "--json").splitlines()[-1])
+    rows = [json.loads(text) for text in (run / "rounds.jsonl").read_text().splitlines()]
+    assert rows[-1]["clusters"]
+    assert [point["evaluation"]["accuracy"] for point in told["courses"][0]["points"]] == [
+        row["accuracy"] for row in rows
+    ]
 
 
 async def test_an_algorithm_s_run_is_given_again(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from fedmq.config import structure
 from fedmq.device.interface import ModuleName
 from fedmq.errors import ConfigError
 from fedmq.protocol.policy import Policy, StopWhen
+from fedmq.protocol.quantities import spell_bytes as size
 from fedmq.simulate import FleetTable, Simulation, SimulationSettings
 from fedmq.simulate.fleet import build_fleet, build_trainer
-from fedmq.simulate.narration import line, size
+from fedmq.simulate.narration import line
 from fedmq.simulate.play import play, world_settings
 from fedmq.simulate.runfolder import RoundRow
 from fedmq.store.modelfile import load_model

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from fedmq.errors import MisuseError, StoreError
-from fedmq.protocol.messages import Frame, Verdict
+from fedmq.protocol.frames import Step
+from fedmq.protocol.messages import Verdict
 from fedmq.protocol.progress import Opened, Progress
-from fedmq.store.checkpoint import CheckpointFolder, State, Weights, ledger_of
+from fedmq.store.checkpoint import CheckpointFolder, Encoded, State, Weights, ledger_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FRAME = Frame(3, 2, "int8 | lzma", 4, 1, b"d" * 32, b"r" * 32)
+FRAMES = (
+    Encoded(Step(3, key=True), "half", b"key", b"k" * 8),
+    Encoded(Step(4), "int8 | lzma", b"body", b"d" * 8),
+)
+GONE = ((Step(1, key=True), 400), (Step(2), 40))
 
 
 def state(version: int) -> State:
@@ -32,7 +38,7 @@ def state(version: int) -> State:
 
 def weights(version: int) -> Weights:
     vector = np.arange(5, dtype=np.float32) * version
-    return Weights(version, vector, vector + 1, {"velocity": vector * 2}, ((FRAME, b"body"),))
+    return Weights(version, vector, vector + 1, {"velocity": vector * 2}, b"replica_", FRAMES, GONE)
 
 
 def check(found: tuple[State, Weights] | None, version: int) -> None:
@@ -44,7 +50,7 @@ def check(found: tuple[State, Weights] | None, version: int) -> None:
     np.testing.assert_array_equal(arrays.vector, weights(version).vector)
     np.testing.assert_array_equal(arrays.replica, weights(version).replica)
     np.testing.assert_array_equal(arrays.memory["velocity"], weights(version).memory["velocity"])
-    assert arrays.frames == ((FRAME, b"body"),)
+    assert (arrays.digest, arrays.frames, arrays.gone) == (b"replica_", FRAMES, GONE)
 
 
 def test_a_new_folder_holds_nothing(tmp_path: Path) -> None:
@@ -102,9 +108,9 @@ def test_a_crash_while_writing_over_an_old_one_leaves_the_one_before(tmp_path: P
 
 def test_a_frame_that_is_the_vector_is_written_once(tmp_path: Path) -> None:
     vector = np.arange(10_000, dtype=np.float32)
-    frames = ((FRAME, vector.tobytes()), (FRAME, vector[::-1].tobytes()))
-    CheckpointFolder(tmp_path / "once").save(state(1), Weights(1, vector, vector, {}, frames[:1]))
-    CheckpointFolder(tmp_path / "both").save(state(1), Weights(1, vector, vector, {}, frames))
+    frames = tuple(replace(FRAMES[0], body=b"head" + part.tobytes()) for part in (vector, vector[::-1]))
+    CheckpointFolder(tmp_path / "once").save(state(1), Weights(1, vector, vector, frames=frames[:1]))
+    CheckpointFolder(tmp_path / "both").save(state(1), Weights(1, vector, vector, frames=frames))
     sizes = [next((tmp_path / name).glob("*.npz")).stat().st_size for name in ("once", "both")]
     assert vector.nbytes < sizes[0] < 1.1 * vector.nbytes
     assert sizes[1] > 2 * vector.nbytes
@@ -128,6 +134,16 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
 def test_a_folder_in_which_nothing_can_be_read_says_so(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-a.npz").write_bytes(b"not a checkpoint")
     with pytest.raises(StoreError, match="restore the folder from a backup"):
+        CheckpointFolder(tmp_path).load()
+
+
+def test_another_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("fedmq.store.checkpoint._FORMAT", 1)
+        CheckpointFolder(tmp_path).save(state(1), weights(1))
+    with pytest.raises(
+        StoreError, match="is of format 1, this fedmq reads 2: go on with the fedmq that wrote it"
+    ):
         CheckpointFolder(tmp_path).load()
 
 

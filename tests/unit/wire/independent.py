@@ -123,10 +123,20 @@ class Reader:
         want(count <= most)
         entries: dict[str, Any] = {}
         for _ in range(count):
-            name, at = self.value(key, data, at)
+            name, at = self.name(key, data, at)
             want(name not in entries)
             entries[name], at = self.value(entry, data, at)
         return entries, at
+
+    def name(self, words: str, data: bytes, at: int) -> tuple[Any, int]:
+        """Read a name: text, or the number of one that the page lists."""
+        text, _, numbered = words.partition("; or int: ")
+        if not numbered or lead(data[at])[0] != "int":
+            return scalar(text, data, at)
+        number, at = token("int", data, at)
+        known = dict(entry.split() for entry in numbered.split(", "))
+        want(str(number) in known)
+        return known[str(number)], at
 
     def setting(self, choices: list[str], data: bytes, at: int) -> tuple[Any, int]:
         """Read whichever of the types stands there; an integer is one of those, and not a float."""
@@ -142,11 +152,12 @@ def scalar(words: str, data: bytes, at: int) -> tuple[Any, int]:
     match kind:
         case "int" if words.startswith("int:"):
             want(value in [int(choice.split()[0]) for choice in limit.split(",")])
-        case "int" | "float" if limit.strip() != "finite":
+        case "int" | "float" if not limit.strip().startswith("finite"):
             low, high = (number(words) for words in limit.strip().split(" to "))
             want(low <= value <= high)
         case "float":
             want(math.isfinite(value))
+            want(abs(value) < 2.0**128 or "32 bits" not in limit)
         case "str":
             want(len(value.encode()) <= int(limit.removeprefix(" at most ")))
             want(not re.search(r"[\x00-\x1f\x7f-\x9f]", value))
@@ -169,15 +180,10 @@ def agrees(kind: str, found: dict[str, Any]) -> bool:
     match kind:
         case "Task":
             return bool(found["oldest"] <= found["round"])
-        case "Frame":
-            return bool(found["base"] < found["version"] and found["chunks"] <= found["nbytes"])
         case "Manifest":
-            frames = found["frames"]
-            bases = [0, *(frame["version"] for frame in frames[:-1])]
-            joined = [frame["base"] for frame in frames] == bases and frames[-1]["version"] == found[
-                "version"
-            ]
-            return joined and 1 <= sum(found["sizes"]) <= 2**29
+            version, deltas = found["version"], len(found["deltas"])
+            joined = deltas < version and version - deltas <= found["key"] <= version
+            return bool(joined and sum(found["behind"]) <= 2**29)
         case "Chunk":
             room = found["total"] - (found["count"] - 1)
             return bool(found["index"] < found["count"] and len(found["data"]) // 2 <= room)
@@ -263,5 +269,5 @@ def assemble(chunks: list[dict[str, Any]]) -> bytes:
     names = ("run", "stem", "count", "total", "digest")
     mine = {chunk["index"]: chunk["data"] for chunk in chunks if all(chunk[n] == chunks[0][n] for n in names)}
     body = bytes.fromhex("".join(mine[index] for index in range(chunks[0]["count"])))
-    want(len(body) == chunks[0]["total"] and hashlib.sha256(body).hexdigest() == chunks[0]["digest"])
+    want(len(body) == chunks[0]["total"] and hashlib.sha256(body).hexdigest()[:16] == chunks[0]["digest"])
     return body

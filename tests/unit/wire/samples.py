@@ -33,10 +33,9 @@ TASK = Task(
     RUN, 41, 40, TaskKind.TRAIN, 2, LAYOUT, b"salt" * 4, 0.5, 120.0, "float32", 10_000,
     {"epochs": 2, "learning_rate": 0.1, "shuffle": True, "optimizer": "sgd"},
 )  # fmt: skip
-FRAME_1 = Frame(1, 0, "float32", 24, 1, b"d" * 32, b"r" * 32)
-FRAME_2 = Frame(2, 1, "int8 | zlib", 12, 2, b"e" * 32, b"s" * 32)
-MANIFEST = Manifest(RUN, 2, LAYOUT, (4, 2), (FRAME_1, FRAME_2))
-CHUNK = Chunk(RUN, ID, 1, 2, 30, b"d" * 32, b"fourteen bytes")
+MANIFEST = Manifest(RUN, 5, b"replica_", 4, 400, (60, 200, 60), (4, 2))
+FRAME = Frame("int8 | zlib", "float16", bytes(range(200)))
+CHUNK = Chunk(RUN, ID, 1, 2, 30, b"digest__", b"fourteen bytes")
 UPDATE = Update(RUN, ID, 41, LAYOUT, Facts(1250, 200, {"accuracy": 0.5}), {"delta": bytes(range(200))})
 RECEIPT = Receipt(RUN, 41, ID, Verdict.REJECTED, "the update is not finite", 0.0)
 REPORT = Report(

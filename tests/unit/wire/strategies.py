@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from fedmq.protocol.messages import Chunk, Frame, Manifest, Message, Task
+from fedmq.protocol.messages import Chunk, Manifest, Message, Task
 from fedmq.wire.containers import Row, Struct, Table
-from fedmq.wire.fields import Bool, Bytes, Choice, Field, Int, Real, SettingValue, Text
+from fedmq.wire.fields import SINGLE, Bool, Bytes, Choice, Field, Int, Name, Real, SettingValue, Text
 from fedmq.wire.table import MESSAGES
 
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ def values(field: Field) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0911 - one
     match field:
         case Int(low, high):
             return st.integers(low, high)
+        case Real() if field == SINGLE:
+            return st.floats(allow_nan=False, allow_infinity=False, width=32)
         case Real(low, high):
             return st.floats(low, high, allow_nan=False, allow_infinity=False)
         case Bool():
             return st.booleans()
         case Text(most):
             return texts(most)
+        case Name(text, known):
+            return values(text) | st.sampled_from(known)
         case Bytes(least, most, blank):
             some = st.binary(min_size=least, max_size=min(most, 300))
             return some | st.just(b"") if blank else some
@@ -71,18 +75,11 @@ def _task(task: Task) -> Task:
     return replace(task, oldest=min(task.oldest, task.round))
 
 
-def _frame(frame: Frame) -> Frame:
-    return replace(frame, base=frame.base % frame.version, chunks=min(frame.chunks, frame.nbytes))
-
-
 def _manifest(manifest: Manifest) -> Manifest:
-    sizes = (1 + manifest.sizes[0] % 1000, *(size % 1000 for size in manifest.sizes[1:]))
-    steps = sorted({frame.version for frame in manifest.frames})
-    frames = [
-        replace(frame, version=version, base=base)
-        for frame, version, base in zip(manifest.frames, steps, [0, *steps], strict=False)
-    ]
-    return replace(manifest, sizes=sizes, version=steps[-1], frames=tuple(frames))
+    version, behind = manifest.version, tuple(size % 1000 for size in manifest.behind)
+    deltas = manifest.deltas[: version - 1]
+    key = version - manifest.key % (len(deltas) + 1)
+    return replace(manifest, key=key, deltas=deltas, behind=behind)
 
 
 def _chunk(chunk: Chunk) -> Chunk:
@@ -90,5 +87,5 @@ def _chunk(chunk: Chunk) -> Chunk:
     return replace(chunk, count=count, total=max(chunk.total, count - 1 + len(chunk.data)))
 
 
-REPAIRS: dict[type, Callable[[Any], Any]] = {Task: _task, Frame: _frame, Manifest: _manifest, Chunk: _chunk}
+REPAIRS: dict[type, Callable[[Any], Any]] = {Task: _task, Manifest: _manifest, Chunk: _chunk}
 """What makes fields agree that were drawn one by one."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from fedmq.protocol.frames import Step
 from fedmq.wire.envelope import CONTENT_TYPE
-from fedmq.wire.table import FACTS, FRAME, MESSAGES
+from fedmq.wire.table import FACTS, MESSAGES
 from fedmq.wire.topics import Topics
 from tools.print_asyncapi import asyncapi, schema
 from tools.print_wire import ASYNCAPI
@@ -120,7 +121,8 @@ def test_every_topic_of_the_code_is_a_channel() -> None:
     made = {
         topics.task,
         topics.manifest,
-        topics.frame(7, 2),
+        topics.frame(Step(7, key=True), 2),
+        topics.frame(Step(7), 2),
         topics.beacon,
         topics.report,
         topics.update("pi-3", 7),
@@ -144,7 +146,10 @@ def test_each_role_receives_what_it_subscribes_to() -> None:
     topics = Topics("greenhouse")
     filters = {
         "aggregator": topics.aggregator_filters,
-        "device": (*topics.device_filters("pi-3"), topics.frame_filter(7)),
+        "device": (
+            *topics.device_filters("pi-3"),
+            *(topics.frame_filter(Step(7, key=key)) for key in (True, False)),
+        ),
     }
     everything = {topic(name) for name in CHANNELS}
     for role, subscribed in filters.items():
@@ -165,7 +170,7 @@ def test_each_channel_has_one_writer_with_the_retained_flag() -> None:
 
 
 def test_every_message_and_field_is_there() -> None:
-    structs = (*MESSAGES.values(), FACTS, FRAME)
+    structs = (*MESSAGES.values(), FACTS)
     assert {struct.make.__name__ for struct in structs} == SCHEMAS.keys()
     assert len(DOCUMENT["components"]["messages"]) == len(MESSAGES)
     for struct in structs:

@@ -12,9 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmq.errors import MessageError, MisuseError
-from fedmq.protocol.messages import Chunk, Frame
+from fedmq.protocol.messages import Chunk
 from fedmq.wire import limits
-from fedmq.wire.chunks import OVERHEAD_BYTES, Assembly, Collector, check_body, chunk_room, cut
+from fedmq.wire.chunks import (
+    MOST_CUTTINGS,
+    OVERHEAD_BYTES,
+    Assembly,
+    Collector,
+    FrameCollector,
+    body_digest,
+    check_body,
+    chunk_count,
+    chunk_room,
+    cut,
+)
 from fedmq.wire.envelope import CONTENT_TYPE, decode, encode
 from fedmq.wire.topics import Topics
 
@@ -32,7 +43,10 @@ def test_the_chunks_of_a_body_are_the_body(body: bytes, room: int) -> None:
     assert b"".join(chunk.data for chunk in chunks) == body
     assert [chunk.index for chunk in chunks] == list(range(chunks[0].count))
     assert all(1 <= len(chunk.data) <= room for chunk in chunks)
-    assert {(chunk.total, chunk.digest) for chunk in chunks} == {(len(body), hashlib.sha256(body).digest())}
+    assert {(chunk.total, chunk.digest) for chunk in chunks} == {
+        (len(body), hashlib.sha256(body).digest()[:8])
+    }
+    assert chunk_count(len(body), room) == len(chunks)
     assert [decode(encode(chunk), Chunk) for chunk in chunks] == chunks
 
 
@@ -66,7 +80,7 @@ def test_the_room_leaves_space_for_everything_else_in_the_packet() -> None:
 def test_the_longest_packet_fits() -> None:
     room = chunk_room(limits.LEAST_PACKET_BYTES)
     count = limits.CHUNKS
-    chunk = Chunk(RUN, STEM, count - 1, count, limits.BODY_BYTES, bytes(32), bytes(room))
+    chunk = Chunk(RUN, STEM, count - 1, count, limits.BODY_BYTES, bytes(8), bytes(room))
     topic = Topics("f" * 64).update("d" * 64, limits.NUMBER, count - 1)
     header = 1 + 4 + 2 + len(topic) + 2  # type and length, topic, packet identifier
     properties = 2 + 3 + len(CONTENT_TYPE) + 3 + len(STEM) + 5  # content type, correlation data, expiry
@@ -169,7 +183,7 @@ def test_a_collector_begins_again_after_a_forgery() -> None:
 
 
 def test_a_body_is_checked_by_length_and_digest() -> None:
-    digest = hashlib.sha256(BODY).digest()
+    digest = body_digest(BODY)
     assert check_body(BODY, 100, digest) is BODY
     for body, total in ((BODY[:-1], 100), (BODY, 101), (BODY[::-1], 100)):
         with pytest.raises(MessageError, match="do not add up"):
@@ -187,7 +201,7 @@ def test_a_collector_holds_no_more_than_its_bound(claims: list[tuple[int, int, i
     collector = Collector(50)
     for index, count, total, data in claims:
         try:
-            body = collector.take(Chunk(RUN, STEM, index, count, total, hashlib.sha256(data).digest(), data))
+            body = collector.take(Chunk(RUN, STEM, index, count, total, body_digest(data), data))
         except MessageError:
             body = None
         assert body is None or len(body) <= 50
@@ -198,7 +212,7 @@ def test_a_lying_count_costs_no_memory() -> None:
     collector = Collector(limits.BODY_BYTES)
     tracemalloc.start()
     try:
-        collector.take(Chunk(RUN, STEM, 0, limits.CHUNKS, limits.BODY_BYTES, bytes(32), b"x"))
+        collector.take(Chunk(RUN, STEM, 0, limits.CHUNKS, limits.BODY_BYTES, bytes(8), b"x"))
         assert tracemalloc.get_traced_memory()[1] < 10_000
     finally:
         tracemalloc.stop()
@@ -206,23 +220,40 @@ def test_a_lying_count_costs_no_memory() -> None:
 
 # --- model frames -----------------------------------------------------------------------------------------------------
 
-FRAME = Frame(2, 1, "float32", 100, 4, hashlib.sha256(BODY).digest(), bytes(32))
 FRAME_PIECES = list(cut(BODY, RUN, b"", 30))
+LEFT_OVER = {
+    "cut otherwise": list(cut(BODY, RUN, b"", 20))[:-1],
+    "an earlier run's": list(cut(BODY, b"run_____", b"", 30)),
+    "another body's": list(cut(BODY[::-1], RUN, b"", 30))[1:],
+    "too long": list(cut(bytes(10**6), RUN, b"", 10**6)),
+    "an update's": PIECES,
+}
 
 
 def test_a_frame_is_collected() -> None:
-    collector = Collector.of(FRAME, RUN)
+    collector = FrameCollector(RUN, 100)
     assert [collector.take(piece) for piece in FRAME_PIECES] == [None, None, None, BODY]
 
 
-def test_left_over_chunks_do_not_disturb_a_frame() -> None:
-    collector = Collector.of(FRAME, RUN)
-    left_over = [
-        *cut(BODY, RUN, b"", 20),  # the same frame, cut otherwise
-        *cut(BODY, b"run_____", b"", 30),  # the same bytes in an earlier run
-        *cut(BODY[::-1], RUN, b"", 30),  # another body
-        *cut(bytes(10**6), RUN, b"", 10**6),
-        *PIECES,  # an update
-    ]
-    assert [collector.take(piece) for piece in left_over] == [None] * len(left_over)
+@pytest.mark.parametrize("name", LEFT_OVER)
+@given(order=st.permutations(range(9)))
+def test_left_over_chunks_do_not_disturb_a_frame(name: str, order: list[int]) -> None:
+    collector, both = FrameCollector(RUN, 100), [*LEFT_OVER[name][:5], *FRAME_PIECES]
+    bodies = [collector.take(both[place]) for place in order if place < len(both)]
+    assert [body for body in bodies if body is not None] == [BODY]
+
+
+def test_more_ways_of_cutting_than_are_collected_push_out_the_oldest() -> None:
+    collector = FrameCollector(RUN, 100)
+    for room in (50, 34, 20, 17, 15, 13, 12, 10):
+        assert collector.take(next(iter(cut(BODY, RUN, b"", room)))) is None
+    assert len(collector._cuttings) == MOST_CUTTINGS
     assert [collector.take(piece) for piece in FRAME_PIECES] == [None, None, None, BODY]
+
+
+def test_a_damaged_frame_is_refused() -> None:
+    collector = FrameCollector(RUN, 100)
+    for piece in FRAME_PIECES[:3]:
+        collector.take(piece)
+    with pytest.raises(MessageError, match="do not add up"):
+        collector.take(replace(FRAME_PIECES[3], data=bytes(10)))

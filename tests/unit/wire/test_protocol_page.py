@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fedmq.protocol.cohort import in_cohort
+from fedmq.protocol.frames import Step
 from fedmq.protocol.messages import Verdict
 from fedmq.protocol.participant import FETCH_PAUSE_S, LONGEST_PAUSE_S, RECEIPT_PAUSE_S
 from fedmq.wire import limits
 from fedmq.wire.chunks import OVERHEAD_BYTES
 from fedmq.wire.envelope import CONTENT_TYPE
-from fedmq.wire.table import FACTS, FRAME, MESSAGES
+from fedmq.wire.table import FACTS, MESSAGES
 from fedmq.wire.topics import Topics
 from tools import print_wire, wire_vectors
 from tools.wire_meanings import ABOUT, FIELDS
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 PAGE = print_wire.PAGE.read_text(encoding="utf-8")
 WORDS = " ".join(PAGE.split())
-STRUCTS = (*MESSAGES.values(), FACTS, FRAME)
+STRUCTS = (*MESSAGES.values(), FACTS)
 
 
 def test_tables_and_example_are_up_to_date() -> None:
@@ -77,7 +78,8 @@ def test_the_table_of_topics_is_that_of_the_code() -> None:
     made = [
         (topics.task, "aggregator", "yes"),
         (topics.manifest, "aggregator", "yes"),
-        (topics.frame(1, 2), "aggregator", "yes"),
+        (topics.frame(Step(1, key=True), 2), "aggregator", "yes"),
+        (topics.frame(Step(1), 2), "aggregator", "yes"),
         (topics.beacon, "aggregator", "yes, and last will"),
         (topics.report, "aggregator", "yes"),
         (topics.update("d", 1), "device", "no"),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmq.errors import ConfigError, MessageError, MisuseError
+from fedmq.protocol.frames import Step
 from fedmq.wire import limits
 from fedmq.wire.topics import StatusTopic, Topics, UpdateTopic, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 numbers = st.integers(0, limits.NUMBER)
@@ -21,7 +26,8 @@ WATCH = Topics("watch")
 def test_the_tree_is_as_specified() -> None:
     assert WATCH.task == "fedmq/v1/watch/all/task"
     assert WATCH.manifest == "fedmq/v1/watch/all/model"
-    assert WATCH.frame(42, 0) == "fedmq/v1/watch/all/model/42/0"
+    assert WATCH.frame(Step(42, key=True), 0) == "fedmq/v1/watch/all/model/42/0"
+    assert WATCH.frame(Step(42), 0) == "fedmq/v1/watch/all/delta/42/0"
     assert WATCH.beacon == "fedmq/v1/watch/all/status"
     assert WATCH.report == "fedmq/v1/watch/all/report"
     assert WATCH.update("pi-3", 7) == "fedmq/v1/watch/up/pi-3/update/7"
@@ -42,7 +48,8 @@ def test_who_subscribes_to_what() -> None:
         "fedmq/v1/watch/all/model",
         "fedmq/v1/watch/all/task",
     )
-    assert WATCH.frame_filter(42) == "fedmq/v1/watch/all/model/42/+"
+    assert WATCH.frame_filter(Step(42, key=True)) == "fedmq/v1/watch/all/model/42/+"
+    assert WATCH.frame_filter(Step(42)) == "fedmq/v1/watch/all/delta/42/+"
 
 
 # --- there and back ---------------------------------------------------------------------------------------------------
@@ -62,9 +69,9 @@ def test_a_status_topic_is_read_as_it_was_made(federation: str, device: str) -> 
     assert topics.parse_up(topics.status(device)) == StatusTopic(device)
 
 
-@given(numbers, chunks)
-def test_a_frame_topic_is_read_as_it_was_made(version: int, chunk: int) -> None:
-    assert WATCH.parse_frame(WATCH.frame(version, chunk)) == (version, chunk)
+@given(st.builds(Step, numbers, key=st.booleans()), chunks)
+def test_a_frame_topic_is_read_as_it_was_made(step: Step, chunk: int) -> None:
+    assert WATCH.parse_frame(WATCH.frame(step, chunk)) == (step, chunk)
 
 
 # --- hostile topics ---------------------------------------------------------------------------------------------------
@@ -173,6 +180,10 @@ def test_any_topic_is_understood_or_refused(tail: str) -> None:
         f"fedmq/v1/watch/all/model/{limits.NUMBER + 1}/0",
         f"fedmq/v1/watch/all/model/1/{limits.CHUNKS}",
         "fedmq/v1/watch/all/models/1/0",
+        "fedmq/v1/watch/all/delta",
+        "fedmq/v1/watch/all/delta/1",
+        "fedmq/v1/watch/all/delta/01/2",
+        "fedmq/v1/watch/all/report/1/0",
         "fedmq/v1/other/all/model/1/0",
         "fedmq/v1/watch/all/task",
     ],
@@ -204,12 +215,13 @@ def test_takes_a_plain_name(name: str) -> None:
 
 @pytest.mark.parametrize("number", [-1, limits.NUMBER + 1])
 def test_writes_no_number_that_nobody_would_read(number: int) -> None:
-    for make in (
-        WATCH.frame_filter,
-        lambda n: WATCH.frame(n, 0),
+    makes: tuple[Callable[[int], str], ...] = (
+        lambda n: WATCH.frame_filter(Step(n)),
+        lambda n: WATCH.frame(Step(n, key=True), 0),
         lambda n: WATCH.update("pi", n),
         lambda n: WATCH.update("pi", 1, n),
-    ):
+    )
+    for make in makes:
         with pytest.raises(MisuseError, match="cannot stand in a topic"):
             make(number)
 

@@ -74,8 +74,9 @@ def test_buckets_are_drawn_from_the_seed() -> None:
     state, seen, drawn = Seen().zero(LAYOUT), Seen(), set()
     for row in np.eye(6, LAYOUT.size, dtype=np.float32):
         Seen().add(state, row, 1.0)
-    for seed in range(20):
-        Bucketing(3, seen).combine(replace(state.view(in_any_order=False), seed=seed), {})
+    seeds = list(range(20))
+    while seeds:
+        Bucketing(3, seen).combine(replace(state.view(), draw=seeds.pop), {})
         drawn.add(tuple(sorted(map(tuple, seen.rows > 0))))
     assert len(drawn) > 5
 

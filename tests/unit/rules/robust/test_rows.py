@@ -55,14 +55,32 @@ def test_rows_are_seen_in_one_order_and_with_one_seed() -> None:
     assert forwards[-1] != other[-1], "the seed hangs on weights as well"
 
 
-def test_a_reducer_that_takes_any_order_has_no_digest_computed() -> None:
+def test_no_digest_is_computed_before_a_seed_is_drawn() -> None:
     state = folded(THREE)
     view = state.view(in_any_order=True)
     np.testing.assert_array_equal(view.weights, np.array([1.0, 0.3, 5.0], np.float32))
+    arranged = state.view()
+    assert sorted(arranged.weights) == sorted(view.weights)
     assert not any(row.digest for row in state.rows)
-    assert view.seed == 0
-    assert sorted(state.view().weights) == sorted(view.weights)
+    assert view.seed == arranged.seed == folded(THREE[::-1]).seed()
     assert all(len(row.digest) == 32 for row in state.rows)
+
+
+def test_rows_that_look_the_same_are_told_apart_by_all_their_numbers() -> None:
+    """They differ in one number between those which are looked at."""
+    layout = Layout((Variable("w", (2000,)),))
+    rows = np.zeros((4, 2000), np.float32)
+    rows[[0, 1, 2], 100] = 1, 2, 1
+    rows[3, 250] = 1
+    forwards, backwards = InOrder().zero(layout), InOrder().zero(layout)
+    for row, other in zip(rows, rows[::-1], strict=True):
+        InOrder().add(forwards, row, 1.0)
+        InOrder().add(backwards, other, 1.0)
+    seen = [
+        np.hstack([block.copy() for _, block in state.view().blocks()]) for state in (forwards, backwards)
+    ]
+    assert seen[0].tobytes() == seen[1].tobytes()
+    assert [bool(row.digest) for row in forwards.rows] == [True, True, True, False]
 
 
 def test_the_digest_of_a_row_of_several_chunks_is_that_of_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_combined_is_the_weighted_sum_and_reads_no_more_than_it_needs() -> None:
     np.testing.assert_allclose(view.combined(coefficients), coefficients @ ROWS, atol=1e-10)
     view.sources[1][0].count = 0
     state = Rows.empty(LAYOUT, None)
-    unread = View(LAYOUT, np.ones(2), [*view.sources[:1], (state.spool, 7)], seed=0)
+    unread = View(LAYOUT, np.ones(2), [*view.sources[:1], (state.spool, 7)], draw=int)
     np.testing.assert_array_equal(unread.combined(np.array([1.0, 0.0])), ROWS[0])
     with pytest.raises(StoreError):
         unread.combined(np.array([0.0, 1.0]))
