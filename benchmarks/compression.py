@@ -54,6 +54,7 @@ UPS: Final[Mapping[str, str]] = {
     "eden, 10 %": "rotate | sample(0.1) | eden",
     "eden, 5 %": "rotate | sample(0.05) | eden",
     "eden, 2 %": "rotate | sample(0.02) | eden",
+    "eden, folded 20": "fold | rotate | eden",
     "eden, folded 50": "fold(50) | rotate | eden",
     "top 4 %": "feedback | topk(0.04) | ternary | gaps",
     "low rank 8": "feedback | lowrank(8) | int4 | huffman",

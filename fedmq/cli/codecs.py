@@ -42,7 +42,7 @@ def codecs(  # noqa: PLR0917 - what the command line gives
 
     \b
     fedmq codecs
-    fedmq codecs runs/a --codec 'feedback | deadzone(2) | bitmap | lzma' --plot codecs.png
+    fedmq codecs runs/a --codec 'feedback | topk(0.04) | ternary | gaps' --plot codecs.png
     """
     if update is None:
         _list(as_json=as_json)

@@ -93,9 +93,10 @@ def test_three_hundred_mutations_are_vectors_or_refused(codec: Codec) -> None:
 
 @pytest.mark.slow
 @every_codec
-def test_thirty_thousand_mutations_are_vectors_or_refused(codec: Codec) -> None:
+def test_four_thousand_mutations_are_vectors_or_refused(codec: Codec) -> None:
+    """All codecs together take a quarter of a million; `make fuzz` goes on for as long as one likes."""
     random = Random(f"{codec} at length")
-    for _ in range(30_000):
+    for _ in range(4000):
         decodes(codec, mutated(MESSAGES[codec], random))
 
 
