@@ -131,6 +131,7 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     monkeypatch.setattr("fedmq.transport.backoff.Backoff.delay", lambda *_: 0.05)
     monkeypatch.setattr("fedmq.protocol.participant.FETCH_PAUSE_S", 0.1)
+    monkeypatch.setattr("fedmq.protocol.coordinator.CENSUS_S", 1.0)
     policy = Policy(min_devices=1, quorum=1, soft_deadline_s=0.2, hard_deadline_s=60)
     federation = Federation("test", policy=policy, stop=StopWhen(rounds=rounds), encoding=ENCODING)
     gate = threading.Semaphore(0)

@@ -60,6 +60,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 async def test_devices_of_two_minds_share_all_but_the_head(folder: Path) -> None:
     settings = load(folder / "world.toml", SimulationSettings)
     simulation = Simulation(settings, build_fleet(settings.fleet), folder / "run")

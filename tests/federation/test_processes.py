@@ -153,6 +153,7 @@ async def test_three_devices_and_an_aggregator(terminals: Terminals, tmp_path: P
     assert json.loads(found.stdout)["progress"]["steps"] == 3
 
 
+@pytest.mark.slow
 async def test_killed_processes_go_on_where_they_were(terminals: Terminals, tmp_path: Path) -> None:
     async with private_mosquitto() as broker:
         write(tmp_path, broker.address, rounds=8)

@@ -33,7 +33,7 @@ State = TypeVar("State")
 Pair = tuple[Vector, float]
 Some = list[Pair]
 
-many = settings(max_examples=12, deadline=None)
+many = settings(max_examples=30, deadline=None)
 EVERY: list[Reducer[Any]] = [*(cls() for cls in REDUCERS.values()), CoordinateMedian("lower")]
 """One of each kind as it is by default, and those whose other settings change what their results do."""
 

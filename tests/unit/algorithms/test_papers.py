@@ -209,6 +209,7 @@ SOFTMAX: dict[str, Case] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOFTMAX)
 def test_softmax_regression_goes_the_papers_way(name: str) -> None:
     algorithm, rule, listing = SOFTMAX[name]

@@ -113,6 +113,7 @@ class Site:
 
 
 @pytest.mark.broker
+@pytest.mark.slow
 def test_three_pis_without_a_framework_learn_together(broker: ConfiguredBroker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker, "numpy")
     aggregator = site.aggregator(rounds=3)

@@ -106,12 +106,12 @@ class TestAgainstFit:
         [
             "mlp",
             "normalised",
-            "layer_normalised",
-            "two_inputs",
-            "recurrent",
+            pytest.param("layer_normalised", marks=pytest.mark.slow),
+            pytest.param("two_inputs", marks=pytest.mark.slow),
+            pytest.param("recurrent", marks=pytest.mark.slow),
             "regression",
-            "counting",
-            "own_step",
+            pytest.param("counting", marks=pytest.mark.slow),
+            pytest.param("own_step", marks=pytest.mark.slow),
         ],
     )
     def test_same_batches_give_the_same_weights(self, kind: str, zoo: ModuleType) -> None:
@@ -127,10 +127,10 @@ class TestAgainstFit:
     @pytest.mark.parametrize(
         "optimizer",
         [
-            "Nadam(0.01)",
-            "SGD(0.1, momentum=0.9, use_ema=True, ema_momentum=0.5)",
+            pytest.param("Nadam(0.01)", marks=pytest.mark.slow),
+            pytest.param("SGD(0.1, momentum=0.9, use_ema=True, ema_momentum=0.5)", marks=pytest.mark.slow),
             "Adam(schedules.ExponentialDecay(0.05, 3, 0.5))",
-            "LossScaleOptimizer(SGD(0.1, momentum=0.9, nesterov=True))",
+            pytest.param("LossScaleOptimizer(SGD(0.1, momentum=0.9, nesterov=True))", marks=pytest.mark.slow),
         ],
     )
     def test_optimizers_begin_anew_in_each_round(self, optimizer: str, zoo: ModuleType) -> None:

@@ -278,6 +278,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.slow
 def test_threads_are_set_before_the_first_model() -> None:
     printed = subprocess.run(
         [sys.executable, "-c", THREADS], capture_output=True, text=True, check=True, timeout=100

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SAMPLES: tuple[Message, ...] = (
     samples.BIRTH, samples.BEACON, samples.TASK, samples.MANIFEST, samples.CHUNK, samples.UPDATE, samples.RECEIPT,
-    samples.REPORT,
+    samples.REPORT, samples.FRAME,
 )  # fmt: skip
 
 
