@@ -21,6 +21,13 @@ SCALES = np.array([3, 8], dtype="<f4").tobytes()
         ("float16 | zlib", False, False, "small"),
         ("int8 | lzma", False, False, "small"),
         ("int8(stochastic) | lzma", False, True, "small"),
+        ("int4", False, False, "large"),
+        ("rotate | int4", False, False, "moderate"),
+        ("rotate | int2", False, False, "large"),
+        ("lowrank(8) | float32", False, False, "moderate"),
+        ("lowrank(8) | int4 | huffman", False, False, "moderate"),
+        ("lowrank(8) | int2", False, False, "large"),
+        ("sample(0.1) | int8", False, False, "large"),
     ],
 )
 def test_facts_for_rules(line: str, exact: bool, unbiased: bool, error: str) -> None:  # noqa: FBT001 - a table

@@ -1,6 +1,7 @@
 import lzma
 import zlib
 
+import numpy as np
 import pytest
 
 from fedmq.codecs.entropy import DICTIONARY, Huffman, Lzma, Plain, Zlib
@@ -45,6 +46,40 @@ def test_lzma_encodes_without_literal_or_position_context() -> None:
 def test_huffman_finds_runs_and_no_other_match() -> None:
     assert len(Huffman().encode(bytes(10_000))) < 50
     assert len(Huffman().encode(bytes(range(256)) * 8)) > 2000 > len(Zlib().encode(bytes(range(256)) * 8))
+
+
+def noise(length: int) -> bytes:
+    return np.random.default_rng(length).bytes(length)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [noise(100_000)],
+        [noise(40_000), bytes(50_000)],
+        [bytes(50_000), noise(40_000)],
+        [noise(70_000), bytes(90_000), noise(70_000), BODY * 99],
+        [noise(5_000)],
+    ],
+    ids=["noise", "noise first", "noise last", "in turns", "a short one"],
+)
+def test_huffman_stores_what_would_not_shrink(pieces: list[bytes]) -> None:
+    body = b"".join(pieces)
+    data = Huffman().encode(body)
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15, 8, zlib.Z_RLE)
+    assert zlib.decompress(data, -15) == Huffman().decode(data, len(body)) == body
+    assert len(data) <= len(stream.compress(body) + stream.flush()) + 100
+    assert (data[0] & 7 == 0 and data[5:105] == body[:100]) == (pieces[0] == noise(len(pieces[0])))
+
+
+@pytest.mark.parametrize("values", [200, 160], ids=["200 values", "160 values"])
+def test_huffman_codes_what_would_shrink(values: int) -> None:
+    body = (np.random.default_rng(1).random(1 << 16) * values).astype(np.uint8).tobytes()
+    assert (len(Huffman().encode(body)) < len(body)) == (values == 160)
+
+
+def test_huffman_does_not_judge_by_a_few_bytes() -> None:
+    assert len(Huffman().encode(bytes(range(128)) * 31)) < 31 * 128 * 0.9
 
 
 STREAMS = [(Huffman(), deflated(BODY)), (Zlib(), deflated(BODY)), (Lzma(), lzma2(BODY))]

@@ -29,9 +29,9 @@ def _transforms(monkeypatch: pytest.MonkeyPatch) -> None:
         ("int8(rounding=nearest)", Codec(Int8()), "int8"),
         ("float32 | dense | none", Codec(Float32(), layout=Dense(), entropy=Plain()), "float32"),
         (
-            "float32 | planes | huffman",
-            Codec(Float32(), layout=Planes(), entropy=Huffman()),
-            PRESETS["exact"],
+            "float16 | planes | huffman",
+            Codec(Float16(), layout=Planes(), entropy=Huffman()),
+            PRESETS["half"],
         ),
     ],
 )

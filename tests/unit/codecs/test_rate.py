@@ -173,6 +173,13 @@ def test_it_stops_at_the_ends_of_the_range(nbytes: float, end: float) -> None:
     assert ride(lambda *_: nbytes, RISING, 0.1, 20)[-1][0] == end
 
 
+@pytest.mark.parametrize("rate", [RANKS, LAYERS], ids=lambda rate: rate.parameter)
+def test_a_whole_number_outlives_a_logarithm(rate: Rate) -> None:
+    """exp(log(n)) may come out a hair below n or above it, and is n all the same."""
+    for number in range(int(rate.least), int(rate.most) + 1):
+        assert rate.rounded(math.exp(math.log(number))) == number
+
+
 def test_a_value_has_few_digits() -> None:
     assert RISING.rounded(0.123456) == 0.1235
     assert str(Sparse(share=RISING.rounded(1 / 3)).share) == "0.3333"

@@ -80,9 +80,15 @@ class Bits:
         return found
 
 
+def row_by_row(planes: bytes, count: int, letter: str) -> bytes:
+    return bytes(
+        planes[plane * count + row] for row in range(count) for plane in range(struct.calcsize(letter))
+    )
+
+
 def values(bits: Bits, count: int, letter: str, high: int) -> list[float]:
     if not high:
-        return list(struct.unpack(f"<{count}{letter}", bits.rest()))
+        return list(struct.unpack(f"<{count}{letter}", row_by_row(bits.rest(), count, letter)))
     signs = [bits.number(1) for _ in range(count)]
     sizes = [1] * count
     if high > 1:
@@ -106,9 +112,8 @@ def symbols_of(layout: str, body: bytes, n: int, letter: str, high: int) -> list
         where = [place for place in range(n) if bits.number(1)]
         bits = Bits(bits.rest())
     else:
-        width = struct.calcsize(letter)
         if layout == "planes":
-            body = bytes(body[plane * n + index] for index in range(n) for plane in range(width))
+            body = row_by_row(body, n, letter)
         return list(struct.unpack(f"<{n}{letter}", body))
     there = dict(zip(where, values(bits, len(where), letter, high), strict=True))
     return [there.get(place, 0) for place in range(n)]

@@ -36,7 +36,7 @@ def symbols(alphabet: Alphabet, *values: float) -> np.ndarray:
     ("layout", "alphabet", "values", "body"),
     [
         (Bitmap(), TERNARY, [0, 1, 0, 0, -1], "1202"),
-        (Bitmap(), HALF, [0, -0.0, 1], "060080003c"),
+        (Bitmap(), HALF, [0, -0.0, 1], "060000803c"),  # all first bytes, then all second ones
         # how many; e and k; gaps of 1 and 2; signs
         (Gaps(), TERNARY, [0, 1, 0, 0, -1], octets("010", "0000 0000", "01 001", "0 1")),
         # how many; e and k; a gap of 1; the number in its own bytes

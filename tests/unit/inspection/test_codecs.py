@@ -154,9 +154,15 @@ def rows(vector: Any, *lines: str) -> dict[str, comparing.Row]:  # noqa: ANN401 
 def test_rows_say_what_is_lost_and_for_whom_it_is_good() -> None:
     vector = np.random.default_rng(1).normal(size=10_000).astype(np.float32)
     found = rows(
-        vector, "float32", "int8", "rotate | sample(0.1) | eden", "feedback | deadzone(1)", "deadzone(1)"
+        vector,
+        "float32",
+        "int8",
+        "rotate | sample(0.1) | eden",
+        "feedback | deadzone(1)",
+        "deadzone(1)",
+        "rotate | int4",
     )
-    exact, small, noisy, fed, biased = found.values()
+    exact, small, noisy, fed, biased, moderate = found.values()
     assert (exact.ratio, exact.error, exact.bias, exact.rules) == (1.0, 0.0, "no error", "all")
     assert 0 < small.error == small.error_together < 0.05
     assert (small.bias, small.rules) == ("biased", "all")
@@ -164,6 +170,7 @@ def test_rows_say_what_is_lost_and_for_whom_it_is_good() -> None:
     assert noisy.error_together == pytest.approx(noisy.error / np.sqrt(comparing.TOGETHER), rel=0.1)
     assert (noisy.bias, noisy.rules) == ("unbiased", "averages")
     assert (fed.bias, biased.bias) == ("made good", "biased")
+    assert moderate.rules == "most"
     assert noisy.ratio == pytest.approx(40_000 / noisy.nbytes)
 
 
