@@ -27,7 +27,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow fuzz lint docs lock bench clean
+.PHONY: help venv demo test test-slow fuzz chaos lint docs lock bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,10 @@ test-slow: $(VENV)/.dev ## Run the slow tests
 
 fuzz: $(VENV)/.dev ## Feed damaged messages to every decoder (ARGS="--count 1000000"; with atheris: ARGS="--minutes 10")
 	$(BIN)/python -m tests.fuzz.decoders $(ARGS)
+
+chaos: $(VENV)/.dev ## Break things on purpose: every promise under faults, within an hour (ARGS=--quick)
+	@tools/ensure_mosquitto.sh > /dev/null
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types, layers and YAML
 	@status=0; for check in "ruff check" "ruff format --check" mypy "lint-imports --no-logo" "yamllint --strict ."; do \

@@ -14,14 +14,13 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from benchmarks._networks import Perceptron
-from benchmarks.codecs import least_ms, real_update
+from benchmarks.codecs import least_times, real_update
 from fedmq.codecs import parse
 
 if TYPE_CHECKING:
@@ -66,16 +65,10 @@ def costs_of(lines: Sequence[str], times: int, *, count: bool) -> dict[str, Cost
     """Measure codecs on a real update of 101,770 numbers: the least of so many times; with `count`, instructions."""
     delta, layout = real_update()
     counted = instructions(lines, delta) if count else {}
-    found = {}
-    for line in lines:
-        codec = parse(line)
-        data = codec.encode(delta, layout.sizes, seed=1)
-        spent = [
-            least_ms(partial(codec.encode, delta, layout.sizes, seed=1), times),
-            least_ms(partial(codec.decode, data, layout.sizes, seed=1), times),
-        ]
-        found[line] = Cost(*spent, *counted.get(line, ()))
-    return found
+    spent = least_times(lines, delta, layout.sizes, times)
+    return {
+        line: Cost(spent[line].encode_ms, spent[line].decode_ms, *counted.get(line, ())) for line in lines
+    }
 
 
 def instructions(lines: Sequence[str], delta: Vector) -> dict[str, tuple[float, float]]:

@@ -23,12 +23,12 @@ from fedmq.rules.robust.centers import CentredClipping, GeometricMedian, NormFil
 from fedmq.rules.robust.coordinatewise import CoordinateMedian, MeanAroundMedian, SignMajority, TrimmedMean
 from fedmq.rules.robust.mixing import Bucketing, NearestMixing
 from fedmq.rules.robust.selection import Bulyan, Krum, MultiKrum
-from fedmq.simulate.attacks import ATTACKS, Gaussian, SignFlip
+from fedmq.worlds.attacks import ATTACKS, Gaussian, SignFlip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from fedmq.simulate.attacks import Attack
+    from fedmq.worlds.attacks import Attack
 
 DEVICES: Final = 20
 SHARES: Final = (0.1, 0.2, 0.3)

@@ -30,6 +30,7 @@ from benchmarks._codec_cost import BOARDS, Cost, costs_of
 from benchmarks._compression import Cache, Trial
 from benchmarks._compression_tables import (
     MOST_LOST,
+    Compared,
     Results,
     Setting,
     Way,
@@ -46,7 +47,7 @@ from benchmarks.report import Goal, report
 from fedmq.codecs import PRESETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 UPS: Final[Mapping[str, str]] = {
     "float32": "float32",
@@ -63,33 +64,50 @@ UPS: Final[Mapping[str, str]] = {
 """Codecs of the uplink, by their names in the tables."""
 WINNER: Final = "eden, folded 50"
 """The one of which the goals of time are strictest."""
-LONG: Final[Mapping[int, Sequence[str]]] = {20: ("float32", "eden, 2 %"), 5: ("float32", "eden, 10 %")}
-"""Those that are tried for the most rounds, by the devices asked in a round; others only for the fewest."""
+LONG: Final[Mapping[int, Sequence[str]]] = {
+    20: ("float32", "eden, 2 %", "eden, folded 20", "eden, folded 50"),
+    5: ("float32", "eden, 10 %", "eden, folded 20", "low rank 12"),
+}
+"""Those of the perceptron's that are tried for the most rounds, by the devices asked in a round."""
+SHORT: Final[Mapping[int, Sequence[str]]] = {
+    20: ("int8", "eden, 5 %", "low rank 8", "low rank 12"),
+    5: ("int8",),
+}
+"""Those that are tried for the fewest only."""
 MAIN: Final = ("float32", "int8", "eden, 10 %", "eden, 2 %", "low rank 8")
-"""Those that the larger tasks are tried with."""
+"""Those that the quick run tries."""
 FIRST: Final = "deadzone(1.0) | bitmap | lzma"
 """The first model: drawn at random, so that coarse numbers are as good a beginning."""
+TOP: Final = f"{FIRST} ; topk(0.04) | ternary | gaps"
+RANKS: Final = f"{FIRST} ; lowrank(12) | int4 | huffman"
 DOWNS: Final[Mapping[str, Way]] = {
-    "eden, 5 %; top 4 %": Way(UPS["eden, 5 %"], f"{FIRST} ; topk(0.04) | ternary | gaps"),
+    "eden, 5 %; top 4 %": Way(UPS["eden, 5 %"], TOP),
     "eden, 2 %; top 3 %": Way(UPS["eden, 2 %"], f"{FIRST} ; topk(0.03) | ternary | gaps"),
-    "eden, 5 %; low rank 16": Way(UPS["eden, 5 %"], f"{FIRST} ; lowrank(16) | int4 | huffman"),
-    "eden, 10 %; top 4 %": Way(UPS["eden, 10 %"], f"{FIRST} ; topk(0.04) | ternary | gaps"),
+    "eden, folded 20; low rank 12": Way(UPS["eden, folded 20"], RANKS),
+    "eden, 10 %; top 4 %": Way(UPS["eden, 10 %"], TOP),
+    "eden, 10 %; low rank 12": Way(UPS["eden, 10 %"], RANKS),
+    "low rank 12; low rank 12": Way(UPS["low rank 12"], RANKS),
 }
-"""Both ways at once; the last is for few devices a round."""
-CAREFUL: Final = ("int8", "low rank 8", "low rank 12", "top 4 %", "eden, 10 %")
-"""Codecs of `UPS` that rules are tried with."""
+"""Both ways at once."""
+BOTH: Final[Mapping[int, Sequence[str]]] = {20: tuple(DOWNS)[:3], 5: tuple(DOWNS)[3:5]}
+"""Those of the perceptron's, by the devices asked."""
 ATTACK: Final = "sign_flip"
-ATTACKED: Final = ("median", "trimmed", "robust")
-ROBUST: Final = ("median", "trimmed", "krum", "multi_krum", "robust")
-MOVING: Final = ("fedavgm", "fedadam")
-"""Rules that average, and whose step goes by more than the last round."""
+ROBUST: Final[Mapping[str, Sequence[str]]] = {
+    "median": ("low rank 8", "low rank 12", "top 4 %"),
+    "trimmed": ("low rank 8", "low rank 12", "top 4 %"),
+    "krum": ("int8", "low rank 12"),
+    "multi_krum": ("low rank 8", "low rank 12"),
+    "robust": ("low rank 8", "low rank 12"),
+}
+"""Rules that look at single updates; how all rules get on with the presets is for `benchmarks.encodings`."""
+MOVING: Final = dict.fromkeys(("fedavgm", "fedadam"), ("low rank 8", "low rank 12", "eden, 10 %"))
+ATTACKED: Final = dict.fromkeys(("median", "trimmed", "robust"), ("int8", "low rank 12", "eden, 10 %"))
 
 WORLDS: Final = tuple(
     tuple(Setting("mlp", partition, asked, rounds) for rounds in (30, 100))
     for asked in (20, 5)
     for partition in ("0.5", "0.1")
 )
-LARGER: Final = ((Setting("cnn", "0.5", 20, 30),), (Setting("watch", "", 10, 30),))
 RULED: Final = Setting("mlp", "0.5", 20, 30)
 
 
@@ -135,21 +153,49 @@ class Table:
             yield self.settings[0 if name in self.short else -1], way
 
     @classmethod
-    def up(cls, settings: Sequence[Setting]) -> Table:
-        """Return all codecs of the uplink in one world."""
-        long = LONG[settings[-1].asked]
-        return cls(settings, _ways(UPS), short=frozenset(name for name in UPS if name not in long))
+    def up(cls, settings: Sequence[Setting], long: Sequence[str], short: Sequence[str] = ()) -> Table:
+        """Return codecs of the uplink in one world."""
+        return cls(settings, {name: Way(UPS[name]) for name in (*long, *short)}, short=frozenset(short))
 
     @classmethod
-    def down(cls, settings: Sequence[Setting]) -> Table:
-        """Return what goes both ways there, for few rounds; with few devices in each, updates of more numbers."""
-        *many, few = DOWNS
-        names = [few] if settings[-1].asked == 5 else many
-        return cls(settings[:1], {name: DOWNS[name] for name in names}, both=True)
+    def down(cls, settings: Sequence[Setting], *names: str) -> Table:
+        """Return what goes both ways there."""
+        return cls(settings, {name: DOWNS[name] for name in names}, both=True)
 
 
-def _ways(names: Iterable[str]) -> dict[str, Way]:
-    return {name: Way(UPS[name]) for name in names}
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """Rules, each with codecs of `UPS`; where there is an `attack`, some devices lie."""
+
+    setting: Setting
+    rules: Mapping[str, Sequence[str]]
+    attack: str = ""
+
+    def show(self, results: Results) -> None:
+        """Print it."""
+        codecs = dict.fromkeys(name for names in self.rules.values() for name in names)
+        lines = {name: UPS[name] for name in codecs}
+        print_rules(results, self.setting, list(self.rules), lines, self.attack)
+
+    def ways(self) -> dict[str, Way]:
+        """Return everything in it by name."""
+        pairs = [(rule, name) for rule, names in self.rules.items() for name in ("float32", *names)]
+        return {f"{rule}, {name}": Way(UPS[name], rule=rule, attack=self.attack) for rule, name in pairs}
+
+    def courses(self) -> Iterator[tuple[Setting, Way]]:
+        """Yield each way with its setting."""
+        yield from ((self.setting, way) for way in self.ways().values())
+
+
+def _larger() -> Iterator[Table]:
+    """Yield the other models' tables, up and both ways."""
+    for asked, partition in product((20, 5), ("0.5", "0.1")):
+        world = [Setting("cnn", partition, asked, rounds) for rounds in (30, 100)]
+        yield Table.up(world, ("float32", "eden, 2 %" if asked == 20 else "eden, 10 %"))
+    watches = [Setting("watch", "", 10, 30)]
+    yield Table.up(watches, ("float32", "int8", "eden, 10 %", "low rank 8", "low rank 12"))
+    yield Table.down([Setting("cnn", "0.5", 20, 30)], "eden, 5 %; top 4 %")
+    yield Table.down(watches, "low rank 12; low rank 12")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,35 +203,33 @@ class Scope:
     """What is measured."""
 
     tables: Sequence[Table]
-    rules: Sequence[str]
-    ruled: Setting
+    ruled: Sequence[Ruled]
     seeds: range
 
     @classmethod
     def whole(cls, seeds: int) -> Scope:
         """Return everything."""
-        larger = [Table(world, _ways(MAIN)) for world in LARGER]
-        return cls(
-            [*map(Table.up, WORLDS), *larger, *map(Table.down, WORLDS)],
-            (*ROBUST, *MOVING),
-            RULED,
-            range(seeds),
-        )
+        ups = [Table.up(world, LONG[world[0].asked], SHORT[world[0].asked]) for world in WORLDS]
+        downs = [Table.down(world, *BOTH[world[0].asked]) for world in WORLDS]
+        ruled = [Ruled(RULED, ROBUST), Ruled(RULED, MOVING), Ruled(RULED, ATTACKED, ATTACK)]
+        return cls([*ups, *downs, *_larger()], ruled, range(seeds))
 
     @classmethod
     def quick(cls) -> Scope:
         """Return one seed, ten rounds, a few ways, one rule."""
+        ups = [Table.up([Setting("mlp", "0.5", asked, 10)], MAIN) for asked in (20, 5)]
         short = Setting("mlp", "0.5", 20, 10)
-        ups = [Table([Setting("mlp", "0.5", asked, 10)], _ways(MAIN)) for asked in (20, 5)]
-        return cls([*ups, Table.down([short])], ROBUST[:1], short, range(1))
+        downs = Table.down([short], *BOTH[20])
+        return cls([*ups, downs], [Ruled(short, {"median": ("low rank 12",)})], range(1))
+
+    @property
+    def everything(self) -> Sequence[Table | Ruled]:
+        """All tables."""
+        return [*self.tables, *self.ruled]
 
     def trials(self) -> Iterator[Trial]:
         """Yield every course, world by world for each seed."""
-        courses = [course for table in self.tables for course in table.courses()]
-        lines = ["float32", *(UPS[name] for name in CAREFUL)]
-        courses += [(self.ruled, Way(line, rule=rule)) for rule in self.rules for line in lines]
-        attacked = [rule for rule in self.rules if rule in ATTACKED]
-        courses += [(self.ruled, Way(line, rule=rule, attack=ATTACK)) for rule in attacked for line in lines]
+        courses = [course for table in self.everything for course in table.courses()]
         for seed in self.seeds:
             for setting, way in sorted(courses, key=lambda course: (course[0].task, course[0].partition)):
                 yield setting.trial(way, seed)
@@ -198,11 +242,8 @@ def main() -> None:
     cache = Cache(Path(given.cache) if given.cache else None)
     run(cache, list(scope.trials()), given)
     results = Results(cache, scope.seeds)
-    for table in scope.tables:
+    for table in scope.everything:
         table.show(results)
-    careful = {name: UPS[name] for name in CAREFUL}
-    print_rules(results, scope.ruled, scope.rules, careful)
-    print_rules(results, scope.ruled, ATTACKED, careful, ATTACK)
     costs = costs_of([*UPS.values(), *PRESETS], 3 if given.quick else 50, count=given.instructions)
     print_costs({**UPS, **{f"preset {name}": name for name in PRESETS}}, costs)
     if given.plot:
@@ -243,10 +284,8 @@ def figures(results: Results, scope: Scope) -> dict[str, float]:
     found: dict[str, float] = {}
     for table in scope.tables:
         found |= figures_of(results, table.settings, table.ways)
-    for rule in scope.rules:
-        for attack in ("", ATTACK):
-            ways = {name: Way(UPS[name], rule=rule, attack=attack) for name in ("float32", *CAREFUL)}
-            found |= figures_of(results, [scope.ruled], ways)
+    for ruled in scope.ruled:
+        found |= figures_of(results, [ruled.setting], ruled.ways())
     return found
 
 
@@ -264,11 +303,11 @@ def goals(results: Results, scope: Scope) -> list[Goal]:
         if settings:
             tried = dict.fromkeys(way for table in tables for way in table.ways.values())
             said.append(Goal(name, most(results, settings, tried, what), ">=", goal))
-    for rule in scope.rules:
-        if rule in ROBUST:
-            ways = [Way(UPS[name], rule=rule) for name in CAREFUL]
-            saved = most(results, [scope.ruled], ways, "fewer_up")
-            said.append(Goal(f"{rule}: times fewer bytes an update", saved, ">=", 100))
+    robust = scope.ruled[0]
+    for rule in robust.rules:
+        ways = [way for way in robust.ways().values() if way.rule == rule]
+        saved = most(results, [robust.setting], ways, "fewer_up")
+        said.append(Goal(f"{rule}: times fewer bytes an update", saved, ">=", 100))
     return said
 
 
@@ -308,30 +347,38 @@ def print_costs(lines: Mapping[str, str], costs: Mapping[str, Cost]) -> None:
 
 
 def draw(path: str, results: Results, scope: Scope) -> None:
-    """Draw points lost by bytes of an update, a panel for each world of the perceptron, with standard errors."""
-    tables = [table for table in scope.tables if not table.both and table.settings[0].task == "mlp"]
-    rows = -(-len(tables) // 2)
-    figure, panels = plt.subplots(
-        rows, 2, figsize=(10, 0.8 + 3.4 * rows), layout="constrained", sharex=True, sharey=True, squeeze=False
+    """Draw points lost by bytes of an update, with standard errors: a panel for each world, after its fewest rounds."""
+    found = [(table, _compared(table, results)) for table in scope.tables if not table.both]
+    panels = [(table, ways) for table, ways in found if len(ways) > 1]
+    rows = -(-len(panels) // 2)
+    figure, axes = plt.subplots(
+        rows, 2, figsize=(10, 0.8 + 2.8 * rows), layout="constrained", sharex=True, sharey=True, squeeze=False
     )
-    shapes = {}
-    for panel, table in zip(panels.flat, tables, strict=False):
-        for (name, way), (marker, colour) in zip(table.ways.items(), product("os", COLOURS), strict=False):
-            found = results.compared(table.settings[0], way)
-            if found is not None:
-                shapes[name] = panel.errorbar(
-                    found.up, found.points, found.spread, color=colour, marker=marker, linestyle=""
-                )
+    styles, shapes = dict(zip(UPS, product("os", COLOURS), strict=False)), {}
+    for panel, (table, ways) in zip(axes.flat, panels, strict=False):
+        for name, each in ways.items():
+            marker, colour = styles[name]
+            shapes[name] = panel.errorbar(
+                each.up, each.points, each.spread, color=colour, marker=marker, linestyle=""
+            )
         for height in (0.0, -MOST_LOST):
             panel.axhline(height, color="#666666", linewidth=0.8, linestyle=":")
         panel.set(title=str(table.settings[0]), xscale="log")
         panel.spines[["top", "right"]].set_visible(False)
-    for panel in panels[-1]:
+    for panel in axes.flat[len(panels) :]:
+        panel.set_axis_off()
+    for panel in axes[-1]:
         panel.set_xlabel("bytes of an update")
     figure.supylabel("points of accuracy, against float32 on the same seeds")
     figure.legend(shapes.values(), shapes, frameon=False, loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def _compared(table: Table, results: Results) -> dict[str, Compared]:
+    """Return what there is of the table's ways in its first setting."""
+    ways = {name: results.compared(table.settings[0], way) for name, way in table.ways.items()}
+    return {name: each for name, each in ways.items() if each is not None}
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ from fedmq.device.interface import ModuleName, steered
 from fedmq.device.residual import Piece, Whole
 from fedmq.errors import Refused
 from fedmq.rules import Claim
-from fedmq.simulate.attacks import LabelFlip
 from fedmq.simulate.fleet import build_trainer
 from fedmq.trainers.module import Supply, load_user_module
 from fedmq.trainers.numpy import Mlp, NumpyTrainer
+from fedmq.worlds.attacks import LabelFlip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from fedmq.algorithms import Algorithm
     from fedmq.device.interface import Setting, SteeredTrainer, Trained
     from fedmq.rules import AnyRule
-    from fedmq.simulate.attacks import Attack
     from fedmq.vectors import Layout, Vector
+    from fedmq.worlds.attacks import Attack
 
 _DEMO: Final = str(resources.files("fedmq.demos") / "smartwatch.py")
 DIGITS_MODEL: Final = Mlp(784, (64,), classes=10)
@@ -70,12 +70,15 @@ class World:
         return frozenset(self.liars)
 
 
-def digits_world(devices: int, partition: str, seed: int, attackers: int = 0) -> World:
-    """Return MNIST's 5,000 images on `devices`, the first `attackers` of a seeded shuffle being bad."""
+def digits_world(devices: int, partition: str, seed: int, attackers: int = 0, *, held_back: int = 0) -> World:
+    """Return MNIST's 5,000 images on `devices`, the first `attackers` of a seeded shuffle being bad.
+
+    Where each device holds one in `held_back` of its images back, it reports how models do on them.
+    """
     data, trainers = _digits(), []
     parts = deal(partition, data, devices=devices, seed=seed)
     held_out = (data.x_test, data.y_test)
-    trainers = [_digits_trainer(data.x[rows], data.y[rows], seed) for rows in parts]
+    trainers = [_digits_trainer(data.x[rows], data.y[rows], seed, held_back) for rows in parts]
     bad = np.random.default_rng(seed).permutation(devices)[:attackers].tolist()
     liars = {
         number: _digits_trainer(data.x[parts[number]], LabelFlip.labels(data.y[parts[number]], 10), seed)
@@ -114,8 +117,12 @@ def _stacked(parts: Sequence[Any]) -> tuple[Any, Any]:
     return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
 
-def _digits_trainer(x: Any, y: Any, seed: int) -> SteeredTrainer:  # noqa: ANN401 - arrays of the data set
-    return NumpyTrainer(DIGITS_MODEL, x, y, learning_rate=0.1, seed=seed)
+def _digits_trainer(x: Any, y: Any, seed: int, held_back: int = 0) -> SteeredTrainer:  # noqa: ANN401 - arrays
+    if not held_back or len(y) == 1:
+        return NumpyTrainer(DIGITS_MODEL, x, y, learning_rate=0.1, seed=seed)
+    kept = np.arange(len(y)) % held_back == 0
+    held_out = (x[kept], y[kept])
+    return NumpyTrainer(DIGITS_MODEL, x[~kept], y[~kept], held_out=held_out, learning_rate=0.1, seed=seed)
 
 
 @cache

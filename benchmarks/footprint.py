@@ -1,14 +1,19 @@
-"""What the core costs before it does anything: packages, disk, import time, memory.
+"""What the core costs before it does anything: packages, disk, import time, memory; and a device that trains on LiteRT.
 
 Builds the wheel, installs it with its core dependencies into a new environment, and imports it there in new
 processes. Needs the package index. With ``--quick`` nothing is built or installed: imports are measured in the Python
 that runs this.
+
+The device with LiteRT is measured in the Python that runs this: a process with everything that `fedmq device` imports,
+and a trainer from a file of `fedmq export`, after some rounds of training. The goal is for the device itself, as is the
+one without a trainer; ``fedmq device`` has configuration and command line on top.
 
     python -m benchmarks.footprint [--quick] [--json]
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -27,6 +32,7 @@ MOST_DISTRIBUTIONS: Final = 12
 MOST_MEGABYTES: Final = 100
 MOST_IMPORT_SECONDS: Final = 0.3
 MOST_IMPORT_MEGABYTES: Final = 45
+MOST_TRAINING_MEGABYTES: Final = 70
 
 # What a device imports before it has a trainer; each is held to the same goals. NumPy alone is the reference: the
 # least that anything which touches a vector can take.
@@ -38,6 +44,25 @@ import json, resource, sys, time
 begin = time.perf_counter()
 import {module}
 seconds = time.perf_counter() - begin
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([seconds, peak * (1 if sys.platform == "darwin" else 1024) / 1e6]))
+"""
+
+MODEL: Final = ROOT / "devices" / "raspberry_pi" / "sensor.tflite"
+TRAIN: Final = """
+import json, resource, sys, time
+from pathlib import Path
+import numpy, {modules}
+begin = time.perf_counter()
+from fedmq.trainers.litert import LitertTrainer
+import ai_edge_litert.interpreter
+seconds = time.perf_counter() - begin
+chance = numpy.random.default_rng(0)
+x, y = chance.random((500, 100, 6), "float32"), chance.integers(0, 7, 500)
+trainer = LitertTrainer(Path({model!r}), (x[:400], y[:400]), held_out=(x[400:], y[400:]))
+vector = trainer.initial()
+for round in range(3):
+    vector = trainer.train(vector, {{"batch_size": 32, "learning_rate": 0.01}}, seed=round).vector
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([seconds, peak * (1 if sys.platform == "darwin" else 1024) / 1e6]))
 """
@@ -99,6 +124,13 @@ def imported(python: Path, module: str, processes: int) -> Imported:
     return Imported(min(seconds for seconds, _ in runs), max(megabytes for _, megabytes in runs))
 
 
+def trained(python: Path, modules: str, processes: int) -> Imported:
+    """Train a Raspberry Pi's model in that many new processes, each of which imports `modules` first."""
+    program = TRAIN.format(model=str(MODEL), modules=modules)
+    runs = [json.loads(_run(python, program)) for _ in range(processes)]
+    return Imported(min(seconds for seconds, _ in runs), max(megabytes for _, megabytes in runs))
+
+
 def _run(python: Path, program: str) -> str:
     # By way of a shell: a process starts with its parent's peak of memory as its own, and a shell's is small.
     # -P, and another folder: the module must come from the environment, not from the source tree.
@@ -133,9 +165,17 @@ def main(*, quick: bool, as_json: bool) -> None:
         figures[f"{REFERENCE} import_s"] = round(reference.seconds, 4)
         figures[f"{REFERENCE} import_rss_mb"] = round(reference.megabytes, 4)
         for module in MODULES:
-            cost = imported(python, module, processes)
-            hold(f"{module} import_s", cost.seconds, MOST_IMPORT_SECONDS)
-            hold(f"{module} import_rss_mb", cost.megabytes, MOST_IMPORT_MEGABYTES)
+            core = imported(python, module, processes)
+            hold(f"{module} import_s", core.seconds, MOST_IMPORT_SECONDS)
+            hold(f"{module} import_rss_mb", core.megabytes, MOST_IMPORT_MEGABYTES)
+        if importlib.util.find_spec("ai_edge_litert"):
+            litert = trained(Path(sys.executable), "fedmq.device.device", processes)
+            hold("litert import_s", litert.seconds, MOST_IMPORT_SECONDS)
+            hold("litert training_rss_mb", litert.megabytes, MOST_TRAINING_MEGABYTES)
+            whole = trained(
+                Path(sys.executable), "fedmq.device.device, fedmq.config, fedmq.cli.services", processes
+            )
+            figures["litert fedmq device rss_mb"] = round(whole.megabytes, 4)
     report(figures, goals, as_json)
 
 

@@ -79,7 +79,7 @@ def describe_machine() -> dict[str, str | float]:
 def describe_command() -> str:
     """Return the command line, as one would type it in the repository."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    program = f"-m {spec.name}" if spec else Path(sys.argv[0]).name
+    program = f"-m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
     return shlex.join(["python", *program.split(), *sys.argv[1:]])
 
 

@@ -79,6 +79,15 @@ CHANNELS: Final = (
         retained=False,
     ),
     Channel(
+        "query",
+        "up/{device}/query/{round}",
+        "Query",
+        "What has become of an update, and which of its chunks are missing?",
+        "device",
+        ("aggregator",),
+        retained=False,
+    ),
+    Channel(
         "deviceStatus",
         "up/{device}/status",
         "Birth",

@@ -14,6 +14,7 @@ ABOUT: Final = {
     "Birth": "A device's certificate of presence; with `alive` false, its farewell and last will.",
     "Beacon": "The aggregator's certificate of presence; with `alive` false, its farewell and last will.",
     "Report": "The figures of one round, for people and dashboards.",
+    "Query": "A device's question what has become of an update that it sent.",
     "Facts": "Inside an `Update`: what the device claims about it.",
 }
 
@@ -60,6 +61,8 @@ FIELDS: Final = {
     "Receipt.verdict": "what became of it",
     "Receipt.reason": "why, for people; empty where there is nothing to say",
     "Receipt.retry_after_s": "with `retry`: seconds to wait before the update is sent again",
+    "Receipt.missing": "with `retry`: which chunks are wanted, from the first on: how many to leave out, "
+    "how many to send, and so on in turns. The numbers come in pairs, their sum is at most 65535",
     "Birth.alive": "whether the device is there",
     "Birth.session": "grows with each life of the device's process",
     "Birth.layout": "digest of the layout the device was built for; empty in a farewell",
@@ -70,6 +73,7 @@ FIELDS: Final = {
     "Beacon.alive": "whether the aggregator is there",
     "Beacon.run": "the run it serves; empty before the first one",
     "Beacon.epoch": "grows with each start of the aggregator's process and each of its connections",
+    "Beacon.spread_s": "seconds over which devices spread what all of them would do at once",
     "Report.run": _RUN,
     "Report.round": "the round's number",
     "Report.version": "the model's version after it",
@@ -90,6 +94,11 @@ FIELDS: Final = {
     "Frame.codec": "codec of `data`, in one line",
     "Frame.rounded": "codec in which the replica behind a delta is rounded, in one line; empty where it is not",
     "Frame.data": "a whole model, or what separates it from the version before",
+    "Query.run": "as in the update",
+    "Query.update": "the update's id",
+    "Receipt.question": "the number of the question that it answers with `retry`; otherwise 0",
+    "Query.question": "a number that no other question about this update has lately had; 0 where `count` is 0",
+    "Query.count": "into how many chunks the device cuts it, 1 where it needs none; 0: only the verdict is asked for",
     "Facts.examples": "examples trained on; negative is no error of form, so that the refusal gets a receipt",
     "Facts.steps": "optimizer steps taken",
     "Facts.metrics": "`accuracy`, `loss`, `held_out`, … by name",

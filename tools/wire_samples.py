@@ -17,6 +17,7 @@ from fedmq.protocol.messages import (
     Frame,
     Manifest,
     Message,
+    Query,
     Receipt,
     Report,
     Task,
@@ -238,7 +239,22 @@ EXTREMES = (
     Sample(
         "receipt that asks for patience", Receipt(RUN, 1, UPDATE_ID, Verdict.RETRY, "the disk is full", 30.0)
     ),
+    Sample("query for a verdict alone", Query(RUN, UPDATE_ID, 0)),
+    Sample("query about an update in many chunks", Query(RUN, UPDATE_ID, limits.CHUNKS, limits.QUESTIONS)),
+    Sample(
+        "receipt that names the missing chunks",
+        Receipt(RUN, 1, UPDATE_ID, Verdict.RETRY, missing=(2, 2, 1, 3), question=7),
+    ),
+    Sample(
+        "receipt that wants all of them",
+        Receipt(RUN, 1, UPDATE_ID, Verdict.RETRY, "too early", 5.0, (0, limits.CHUNKS)),
+    ),
+    Sample(
+        "receipt with as many gaps as there can be",
+        Receipt(RUN, 1, UPDATE_ID, Verdict.RETRY, missing=(1,) * limits.SPANS),
+    ),
     Sample("birth with many codecs", replace(BIRTH, codecs=tuple(f"codec{n}" for n in range(limits.CODECS)))),
+    Sample("beacon to a thousand devices", Beacon(alive=True, run=RUN, epoch=65_536, spread_s=17.0)),
     Sample("beacon before any run", Beacon(alive=False, run=b"", epoch=0)),
     Sample(
         "report of a bad round",

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack
 
 from fedmq.protocol.cohort import in_cohort
-from fedmq.protocol.messages import Chunk
+from fedmq.protocol.messages import Chunk, Query
 from fedmq.protocol.seeds import frame_seed, update_seed
 from fedmq.vectors import Layout, Variable
+from fedmq.wire import limits
 from fedmq.wire.chunks import cut
 from fedmq.wire.envelope import VERSION, encode
 from fedmq.wire.table import MESSAGES
@@ -169,6 +170,16 @@ def _beyond() -> Iterator[tuple[str, str, bytes]]:
     yield "a metric beyond 32 bits", "Update", _with(UPDATE, facts=[1, 1, {"loss": 1e39}])
     yield "33 metrics", "Update", _with(UPDATE, facts=[1, 1, {f"metric{n}": 0.5 for n in range(33)}])
     yield "a verdict that is not there", "Receipt", _with(ROUND[6].message, verdict=6)
+    yield (
+        "chunks beyond the last one there can be",
+        "Query",
+        _with(Query(RUN, UPDATE_ID, 1), count=limits.CHUNKS + 1),
+    )
+    yield (
+        "more gaps than a receipt names",
+        "Receipt",
+        _with(ROUND[6].message, missing=[1] * (limits.SPANS + 2)),
+    )
     yield "a setting that is a list", "Task", _with(TASK, training={"layers": [1, 2]})
     yield "a setting beyond 2^53", "Task", _with(TASK, training={"epochs": 2**53 + 1})
 
@@ -182,7 +193,9 @@ def _at_odds() -> Iterator[tuple[str, str, bytes]]:
     yield "a delta to the first model", "Manifest", _with(manifest, deltas=[1, 1])
     yield "a delta of no bytes", "Manifest", _with(manifest, deltas=[0])
     yield "a chunk whose index is its count", "Chunk", _with(chunk, index=2)
-    yield "a chunk longer than its body", "Chunk", _with(chunk, total=20)
+    yield "a gap without an end", "Receipt", _with(ROUND[6].message, missing=[0, 1, 2])
+    yield "a gap beyond the last chunk", "Receipt", _with(ROUND[6].message, missing=[1, limits.CHUNKS])
+    yield "a chunk longer than its body", "Chunk", _with(chunk, total=16)
 
 
 # --- derived numbers --------------------------------------------------------------------------------------------------

@@ -15,11 +15,12 @@ root=${DESTDIR:-}
 
 usage() {
     cat <<'END'
-usage: sudo ./install.sh -n NAME -b ADDRESS [-e keras|numpy] [-s SOURCE]
+usage: sudo ./install.sh -n NAME -b ADDRESS [-e litert|keras|numpy] [-s SOURCE]
 
   -n NAME     this device's name, which is also its account on the broker
   -b ADDRESS  the broker, such as mqtts://broker.example.org:8884
-  -e ENGINE   keras trains with TensorFlow (Pi 3, 4, 5); numpy needs no framework (Pi Zero 2 W); default: keras
+  -e ENGINE   litert trains the Keras model without TensorFlow; keras with it (Pi 3, 4, 5); numpy trains a model of its
+              own, where there is no LiteRT; default: litert
   -s SOURCE   fedmq: a checkout, a wheel, or a name for pip (default: the checkout that this script is in)
 
 Installs fedmq into /opt/fedmq, its configuration into /etc/fedmq and a systemd unit. A second run updates fedmq and
@@ -59,14 +60,14 @@ check_python() {
         fail "Python $version is too old, 3.11 is needed: update to Raspberry Pi OS 12 (bookworm) or newer"
     python3 -c 'import ensurepip, venv' 2>/dev/null || fail "Python's venv module is missing: apt install python3-venv"
     [ "$engine" != keras ] || python3 -c 'import sys; sys.exit(sys.version_info >= (3, 14))' ||
-        fail "TensorFlow has no package for Python $version yet: take -e numpy"
+        fail "TensorFlow has no package for Python $version yet: take -e litert"
 }
 
 check_memory() {
     local kilobytes
     kilobytes=$(awk '/^MemTotal:/ {print $2}' "${MEMINFO:-/proc/meminfo}")
     [ "$engine" != keras ] || [ "$kilobytes" -ge "$keras_memory_kb" ] ||
-        fail "this machine has $((kilobytes / 1024)) MB of memory, TensorFlow needs about 900: take -e numpy"
+        fail "this machine has $((kilobytes / 1024)) MB of memory, TensorFlow needs about 900: take -e litert"
 }
 
 # What an earlier run chose, where there was one.
@@ -81,10 +82,10 @@ check_wishes() {
         [ -n "$name" ] || misuse "-n NAME is missing"
         [ -n "$broker" ] || misuse "-b ADDRESS is missing"
     }
-    engine=${engine:-keras}
+    engine=${engine:-litert}
     case $engine in
-        keras | numpy) ;;
-        *) misuse "-e is keras or numpy, not '$engine'" ;;
+        litert | keras | numpy) ;;
+        *) misuse "-e is litert, keras or numpy, not '$engine'" ;;
     esac
     [ -z "$name" ] || [[ $name =~ $name_pattern ]] ||
         misuse "'$name' cannot be a device's name: take 1 to 64 letters, digits, dots, dashes or underscores," \
@@ -117,7 +118,10 @@ make_folders() {
 install_fedmq() {
     local wanted=$source
     [ ! -e "$source" ] || wanted=$(realpath "$source")
-    [ "$engine" = numpy ] || wanted="${wanted}[tensorflow]"
+    case $engine in
+        litert) wanted="${wanted}[litert]" ;;
+        keras) wanted="${wanted}[tensorflow]" ;;
+    esac
     [ -x "$root/opt/fedmq/bin/python" ] || python3 -m venv "$root/opt/fedmq"
     echo "installing $wanted into $root/opt/fedmq ..."
     "$root/opt/fedmq/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "$wanted"
@@ -126,15 +130,15 @@ install_fedmq() {
 
 install_configuration() {
     local folder=$root/etc/fedmq
-    install -m 644 "$here/recordings.py" "$here/sensor.py" "$here/sensor_numpy.py" "$folder"
+    install -m 644 "$here/recordings.py" "$here/sensor.py" "$here/sensor.tflite" "$here/sensor_numpy.py" "$folder"
     install -m 644 "$here/fedmq-device.service" "$root/etc/systemd/system"
     if [ -e "$folder/device.toml" ]; then
         echo "$folder/device.toml stays as it is"
         return
     fi
     sed -e "s|\"pi-01\"|\"$name\"|" -e "s|^address = .*|address = \"$broker\"|" "$here/device.toml" >"$folder/device.toml"
-    [ "$engine" = keras ] ||
-        sed -i -e 's|^module = .*|module = "sensor_numpy.py"|' -e 's|^kind = .*|kind = "numpy"|' "$folder/device.toml"
+    sed -i -e "s|^kind = .*|kind = \"$engine\"|" "$folder/device.toml"
+    [ "$engine" != numpy ] || sed -i -e 's|^module = .*|module = "sensor_numpy.py"|' "$folder/device.toml"
     own root:fedmq 640 "$folder/device.toml"
     echo "wrote $folder/device.toml"
 }

@@ -1,4 +1,8 @@
-"""Which of seven exercises a wrist does, by a small convolutional network: for a Pi 3, 4 or 5 with TensorFlow."""
+"""Which of seven exercises a wrist does, by a small convolutional network.
+
+A Pi trains it from ``sensor.tflite``, which ``fedmq export sensor.py --device pi-01 --seed 1`` made where TensorFlow
+is, and takes only its data from here.
+"""
 
 from __future__ import annotations
 

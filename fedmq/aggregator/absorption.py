@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Executor
 
-    from fedmq.aggregator.intake import Dispatch, Intake, Parcel, Source
+    from fedmq.aggregator.intake import Dispatch, Intake
     from fedmq.aggregator.modelling import Modelling
+    from fedmq.aggregator.parcel import Parcel, Source
 
 AT_ONCE: Final = 64
 """Updates per trip to the worker: a trip costs about as much as absorbing a kilobyte."""

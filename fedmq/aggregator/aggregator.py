@@ -12,59 +12,53 @@ import contextlib
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from random import Random
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from fedmq.aggregator.absorption import Absorption
 from fedmq.aggregator.board import Board
+from fedmq.aggregator.founding import figured, found, make_coordinator, make_steering, steer
 from fedmq.aggregator.intake import Intake
 from fedmq.aggregator.keeping import keep_round
 from fedmq.aggregator.modelling import Modelling
 from fedmq.aggregator.postbox import Postbox
-from fedmq.aggregator.steering import Seen, Steering
-from fedmq.codecs.rate import loosest
-from fedmq.errors import ConfigError, MessageError, Refused, StoreError, TransportError
+from fedmq.aggregator.publication import Publication
+from fedmq.aggregator.resuming import interrupted
+from fedmq.aggregator.workers import Workers
+from fedmq.errors import ConfigError, Refused, TransportError
 from fedmq.protocol import coordination as co
-from fedmq.protocol.coordinator import Coordinator, Phase, Terms
+from fedmq.protocol.coordinator import Phase
 from fedmq.protocol.messages import Beacon, Task, Verdict
-from fedmq.store.checkpoint import State, ledger_of
+from fedmq.protocol.pacing import is_outdated, spread_s
 from fedmq.transport.interface import Outgoing, Profile
 from fedmq.transport.session import Session
-from fedmq.wire.chunks import chunk_count, chunk_room, cut
-from fedmq.wire.envelope import decode, encode
-from fedmq.wire.limits import METRICS
+from fedmq.wire.chunks import chunk_room
+from fedmq.wire.envelope import encode
 from fedmq.wire.topics import Topics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
-    from fedmq.aggregator.intake import Parcel
+    from fedmq.aggregator.parcel import Parcel
     from fedmq.aggregator.settings import Federation
-    from fedmq.protocol.messages import Message as Letter
     from fedmq.protocol.messages import Report
     from fedmq.store.archive import Archive
-    from fedmq.store.checkpoint import CheckpointFolder, Encoded, Weights
-    from fedmq.store.journal import Journal, Piece, Spot
+    from fedmq.store.checkpoint import CheckpointFolder, State, Weights
+    from fedmq.store.journal import Journal
     from fedmq.store.modelfile import StoredModel
     from fedmq.transport.interface import Connection, Transport
     from fedmq.vectors import Vector
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
-
-DISK_PAUSE_S: Final = 1.0
-"""Wait before a checkpoint is tried again after the disk refused."""
 REFRESH_S: Final = 60.0
 """Pause between two looks for devices while too few are there: birth certificates may have been dropped on the way."""
+PACE_S: Final = 5.0
+"""Pause between two looks at how many devices there are."""
 CONNECTIONS: Final = 2**16
 """Factor between the starts of the process and its connections in the epoch that the beacon tells."""
-FACTS_BYTES: Final = 8192
-"""Room for an update's facts and its header beside the encoded delta."""
 FAREWELL_S: Final = 2.0
 """Time for saying good-bye; the last will says it otherwise."""
 
@@ -99,25 +93,27 @@ class Aggregator:
         self._transport, self._folder, self._clock = transport, folder, clock
         self._evaluate, self._on_report = evaluate, on_report
         self._entropy = entropy
-        self._writer = ThreadPoolExecutor(1, "fedmq-journal")
-        self._worker = ThreadPoolExecutor(1, "fedmq-fold")
+        self._workers = Workers()
         self._state, self.modelling = self._load(first)
-        self._steering = self._make_steering()
+        self._steering = make_steering(federation, self._state, self.modelling)
         self._archive = archive
         if archive is not None:
             archive.begin(self._state, self.modelling.plain, self.modelling.weights)
-        self._coordinator = self._make_coordinator()
+        self._coordinator = make_coordinator(federation, self._state, self.modelling, self._steering)
         self._board = Board()
-        self._intake = Intake(
-            self.topics, self._dispatch, self._ready, self._writer, federation.policy.buffer
+        self._publication = Publication(
+            self.topics, self._board, self.modelling, federation.encoding.chunk_bytes
         )
-        self._absorption = Absorption(self._intake, self.modelling, self._dispatch, self._worker)
+        self._intake = Intake(
+            self.topics, self._dispatch, self._ready, self._workers.journal, federation.policy.buffer
+        )
+        self._absorption = Absorption(self._intake, self.modelling, self._dispatch, self._workers.fold)
         self._deeds: asyncio.Queue[co.CoordinatorEffect] = asyncio.Queue()
         self._errands: set[asyncio.Task[None]] = set()
         self._closed: list[Journal] = []
         self._alarm: asyncio.TimerHandle | None = None
-        self._room = federation.encoding.chunk_bytes
         self._connections = 0
+        self._told_s = 0.0
         self._session = Session(
             transport,
             Profile(f"fedmq:{federation.name}", will=self._beacon(alive=False)),
@@ -132,8 +128,7 @@ class Aggregator:
 
     async def run(self) -> str:
         """Serve until the federation has ended, and return why. Cancelling it stops the process, not the federation."""
-        self._board.take_down(self._gone())
-        await self._put_model()
+        await self._publication.begin()
         session = asyncio.create_task(self._session.run())
         try:
             async with asyncio.TaskGroup() as group:
@@ -154,6 +149,7 @@ class Aggregator:
             self._postbox.send_forever(),
             self._do_deeds(),
             self._refresh_forever(),
+            self._pace_forever(),
         ]
 
     @property
@@ -173,8 +169,7 @@ class Aggregator:
                 await self._session.try_publish(self._beacon(alive=False))
         session.cancel()
         await asyncio.gather(session, return_exceptions=True)
-        self._worker.shutdown(wait=True)
-        self._writer.shutdown(wait=True)
+        self._workers.close()
         for errand in self._errands:
             errand.cancel()
         journal = self._intake.close()
@@ -185,10 +180,10 @@ class Aggregator:
     # --- beginnings ---------------------------------------------------------------------------------------------------
 
     def _load(self, first: StoredModel) -> tuple[State, Modelling]:
-        found = self._folder.load()
-        if found is None:
+        kept = self._folder.load()
+        if kept is None:
             return self._found(first)
-        state, weights = found
+        state, weights = kept
         if state.layout != first.layout.digest:
             raise ConfigError(
                 f"{self._folder.folder} holds a federation for another model layout: name another folder, or remove it"
@@ -198,95 +193,31 @@ class Aggregator:
         return state, Modelling(self.federation, state.run, first.layout, weights, folder=self._folder.folder)
 
     def _found(self, first: StoredModel) -> tuple[State, Modelling]:
-        state = State(run=self._entropy(8), seed=self._entropy(16), layout=first.layout.digest, epoch=1)
-        modelling = Modelling.found(
-            self.federation, state.run, first.layout, first.vector, folder=self._folder.folder
-        )
+        state, modelling = found(self.federation, first, self._entropy, folder=self._folder.folder)
         self._folder.save(state, modelling.weights)
         return state, modelling
 
-    def _make_coordinator(self) -> Coordinator:
-        terms = Terms(
-            run=self._state.run,
-            layout=self._state.layout,
-            seed=self._state.seed,
-            codec=str(self._steering.up),
-            update_bytes=self._update_bytes(),
-            training=self.federation.telling,
-        )
-        return Coordinator(
-            terms,
-            self.federation.policy,
-            self.federation.stop,
-            progress=self._state.progress,
-            ledger=ledger_of(self._state),
-        )
-
-    def _make_steering(self) -> Steering:
-        encoding, recent = self.federation.encoding, self._state.progress.recent
-        self.modelling.codecs.recall({opened.round: opened.codec for opened in recent})
-        earlier = (opened.codec for opened in recent if opened.codec)
-        return Steering(encoding.budget, encoding.up, encoding.down, earlier)
-
-    def _update_bytes(self) -> int:
-        """Return the most bytes that an update can take: what its codec can give, and room for facts.
-
-        However a budget turns the codec: late updates come in codecs of earlier rounds.
-        """
-        encoding = self.federation.encoding
-        codec = loosest(encoding.up) if encoding.budget.up else encoding.up
-        return codec.most_bytes(self.modelling.layout.sizes) + FACTS_BYTES
-
     def _start(self) -> None:
         """Begin, or take up the round that a stop interrupted."""
-        resumed: Task | None = None
-        for journal, pieces in self._folder.journals():
-            task = self._readable(journal.opening)
-            if resumed is None and task is not None and self._goes_on(task):
-                resumed = task
-                self._take_up(task, journal, pieces)
-            else:
-                journal.discard()
-        if resumed is None:
+        found = interrupted(self._folder, self._state, self.modelling.weights.version)
+        if found is None:
             self._dispatch(co.Started())
-
-    def _take_up(self, task: Task, journal: Journal, pieces: Sequence[tuple[Piece, Spot]]) -> None:
-        log.info("round %d goes on, with %d pieces of updates in its journal", task.round, len(pieces))
-        self.modelling.begin(task)
-        self._intake.open(task, journal)
-        self._dispatch(co.Started(task))
-        self._intake.replay(pieces)
-
-    def _goes_on(self, task: Task) -> bool:
-        """Say whether the task's round is still open, as far as the checkpoint knows."""
-        closed = max(self._state.verdicts, default=0)
-        return (
-            task.run == self._state.run
-            and task.model == self.modelling.weights.version
-            and task.round > closed
-        )
-
-    def _readable(self, opening: bytes) -> Task | None:
-        try:
-            return decode(opening, Task)
-        except MessageError as error:
-            log.warning(
-                "the interrupted round's journal is of another fedmq (%s): the round begins anew", error
-            )
-            return None
+            return
+        self.modelling.begin(found.task)
+        self._intake.open(found.task, found.journal)
+        self._dispatch(co.Started(found.task))
+        self._intake.replay(found.pieces)
 
     # --- the link -----------------------------------------------------------------------------------------------------
 
     async def _on_connected(self, connection: Connection) -> None:
         room = chunk_room(connection.limits.packet_bytes, self.federation.encoding.chunk_bytes)
-        if room != self._room:
-            self._room = room
-            await self._put_model(anew=True)
+        await self._publication.cut_anew(room)
         await self._board.attach(connection)
         await connection.subscribe(*self.topics.aggregator_filters)
         # Only now, subscribed: devices that see a new epoch send again what has no receipt.
         self._connections += 1
-        await self._put(self.topics.beacon, self._beacon_message(alive=True))
+        await self._publication.put(self.topics.beacon, self._beacon_message(alive=True))
         if self._coordinator.phase is Phase.NEW:
             self._start()
 
@@ -298,6 +229,13 @@ class Aggregator:
             if connection is not None and self._coordinator.phase is Phase.WAITING:
                 with contextlib.suppress(TransportError):
                     await connection.subscribe(*self.topics.aggregator_filters)
+
+    async def _pace_forever(self) -> None:
+        """Tell devices anew over what time to spread, when there are many more or fewer of them."""
+        while True:
+            await asyncio.sleep(PACE_S)
+            if self._connections and is_outdated(self._told_s, spread_s(self._coordinator.fleet)):
+                await self._publication.put(self.topics.beacon, self._beacon_message(alive=True))
 
     def _on_lost(self, _: TransportError) -> None:
         self._board.detach()
@@ -312,7 +250,7 @@ class Aggregator:
 
     def _carry_out(self, effect: co.CoordinatorEffect) -> None:
         match effect:
-            case co.Keep():
+            case co.Keep() | co.Search():
                 pass  # the intake sees it among the effects of its own event
             case co.Reply(device, receipt):
                 self._postbox.post(device, receipt)
@@ -365,18 +303,24 @@ class Aggregator:
     async def _announce(self, task: Task, *, begin: bool) -> None:
         if begin:
             journal, _ = await asyncio.gather(
-                self._insist(self._writer, self._folder.begin_journal, task.round, encode(task)),
-                self._in(self._worker, self.modelling.begin, task, len(self._coordinator.present)),
+                self._workers.insist(
+                    self._workers.journal, self._folder.begin_journal, task.round, encode(task)
+                ),
+                self._workers.run(
+                    self._workers.fold, self.modelling.begin, task, len(self._coordinator.present)
+                ),
             )
             self._intake.open(task, journal)
         await self._errands_done()  # whoever hears of a round finds its model
-        await self._put(self.topics.task, task)
-        await self._clear_old_frames()
+        await self._publication.put(self.topics.task, task)
+        await self._publication.clear_old_frames()
 
     async def _finish(self, effect: co.Finish) -> None:
         try:
             present = len(self._coordinator.present)
-            moved = await self._in(self._worker, self.modelling.finish, effect.version, present)
+            moved = await self._workers.run(
+                self._workers.fold, self.modelling.finish, effect.version, present
+            )
         except Refused as error:
             self._dispatch(co.StepFailed(effect.round, str(error)))
             await self._discard()
@@ -387,21 +331,14 @@ class Aggregator:
         state = replace(self._state, progress=progress, verdicts=verdicts)
         await self._keep(moved.weights, present)
         # Frames may be up before the checkpoint is durable: nothing names them until the manifest does.
-        await asyncio.gather(self._save(state, moved.weights), self._put_frames())
+        await asyncio.gather(self._save(state, moved.weights), self._publication.put_frames())
         await self._retire_journal()
-        self._errand(self._put_manifest())
+        self._errand(self._publication.put_manifest())
         evaluation = await self._evaluate(self.modelling.evaluated()) if self._evaluate else {}
-        self._steer(effect.round, moved.weights, present)
-        self._dispatch(co.Stepped(effect.round, effect.version, self._bytes_down(moved.weights), evaluation))
-
-    def _steer(self, round_: int, weights: Weights, present: int) -> None:
-        """Turn the codecs of what follows by what this round took, where there is a budget to keep to."""
-        tally, last = self._coordinator.ledger.tally, weights.frames[-1]
-        seconds = self._clock() - self._coordinator.opened
-        step = 0 if last.step.key else len(last.body)
-        self._steering.seen(Seen(round_, tally.received, tally.bytes_up, present, seconds, step))
-        self._coordinator.turn(str(self._steering.up))
-        self.modelling.downlink.down = self._steering.down
+        steer(self._steering, self._coordinator, self.modelling, present=present, now=self._clock())
+        self._dispatch(
+            co.Stepped(effect.round, effect.version, len(moved.weights.frames[-1].body), evaluation)
+        )
 
     async def _keep(self, weights: Weights, present: int) -> None:
         """Keep the round's updates where that is wanted, before the checkpoint closes it: so none can be missed."""
@@ -409,11 +346,11 @@ class Aggregator:
         if self._archive is not None and journal is not None:
             taken = self._coordinator.ledger.taken()
             keep = partial(keep_round, codecs=self.modelling.codecs.lines)
-            await self._in(self._worker, keep, self._archive, journal, taken, weights, present)
+            await self._workers.run(self._workers.fold, keep, self._archive, journal, taken, weights, present)
 
     async def _discard(self) -> None:
         """Forget the round, once the checkpoint says that it is closed: its number must not be given out again."""
-        await self._in(self._worker, self.modelling.discard)
+        await self._workers.run(self._workers.fold, self.modelling.discard)
         await self._save(self._state_now())
         await self._retire_journal()
 
@@ -430,18 +367,15 @@ class Aggregator:
     async def _empty_journals(self) -> None:
         """Give the space of closed rounds back."""
         while self._closed:
-            await self._in(self._writer, lambda: None)  # what was being written is written
-            await self._insist(self._worker, self._closed[0].discard)  # and nobody is reading
+            await self._workers.run(self._workers.journal, lambda: None)  # what was being written is written
+            await self._workers.insist(self._workers.fold, self._closed[0].discard)  # and nobody is reading
             del self._closed[0]
 
     def _tell(self, report: Report) -> None:
-        ours = self._steering.figures(report.round)
-        if ours:
-            theirs = dict(islice(report.metrics.items(), METRICS - len(ours)))
-            report = replace(report, metrics={**theirs, **ours})
+        report = figured(report, self._steering)
         if self._on_report is not None:
             self._on_report(report)
-        self._errand(self._put(self.topics.report, report))
+        self._errand(self._publication.put(self.topics.report, report))
 
     def _errand(self, work: Coroutine[object, object, None]) -> None:
         """Publish beside what follows, which `_errands_done` holds up where it must not come first."""
@@ -454,8 +388,8 @@ class Aggregator:
     async def _end(self, reason: str, task: Task) -> None:
         await self._save(self._state_now())
         await self._errands_done()
-        await self._put(self.topics.task, task)
-        await self._clear_old_frames()
+        await self._publication.put(self.topics.task, task)
+        await self._publication.clear_old_frames()
         await self._empty_journals()
         self.reason = reason
         self.ended.set()
@@ -465,80 +399,19 @@ class Aggregator:
         return replace(self._state, progress=coordinator.progress, verdicts=coordinator.ledger.snapshot())
 
     async def _save(self, state: State, weights: Weights | None = None) -> None:
-        await self._insist(self._worker, self._folder.save, state, weights)
+        await self._workers.insist(self._workers.fold, self._folder.save, state, weights)
         self._state = state
 
-    # --- publishing ---------------------------------------------------------------------------------------------------
-
-    async def _put_model(self, *, anew: bool = False) -> None:
-        """Put up the model as it stands; with `anew`, also the frames that stand already, in other chunks."""
-        await self._put_frames(anew=anew)
-        await self._put_manifest()
-        await self._clear_old_frames()
-
-    async def _put_frames(self, *, anew: bool = False) -> None:
-        """Put up the frames that lead to the current version."""
-        standing = set() if anew else set(self._board.topics())
-        for encoded in self.modelling.weights.frames:
-            if self.topics.frame(encoded.step, 0) not in standing:
-                await self._board.put(self._chunks(encoded))
-
-    def _chunks(self, encoded: Encoded) -> Iterator[Outgoing]:
-        for chunk in cut(encoded.body, self._state.run, b"", self._room, encoded.digest):
-            topic = self.topics.frame(encoded.step, chunk.index)
-            yield Outgoing(topic, encode(chunk), retain=True)
-
-    async def _put_manifest(self) -> None:
-        await self._put(self.topics.manifest, self.modelling.manifest())
-
-    async def _clear_old_frames(self) -> None:
-        """Take down the chunks that are of no frame that stands: of older frames, or of another cutting."""
-        frames = self.modelling.weights.frames
-        counts = {each.step: chunk_count(len(each.body), self._room) for each in frames}
-        places = ((topic, self.topics.parse_frame(topic)) for topic in self._board.topics())
-        await self._board.clear(
-            [topic for topic, place in places if place is not None and place[1] >= counts.get(place[0], 0)]
-        )
-
-    def _gone(self) -> Iterator[str]:
-        """Yield the topics that an earlier life of this process may have left standing."""
-        for step, nbytes in self.modelling.weights.gone:
-            for index in range(chunk_count(nbytes, self._room)):
-                yield self.topics.frame(step, index)
-
-    async def _put(self, topic: str, message: Letter) -> None:
-        await self._board.put([Outgoing(topic, encode(message), retain=True)])
-
-    def _bytes_down(self, weights: Weights) -> int:
-        """Return what one device that kept up downloads for this version."""
-        return len(weights.frames[-1].body)
+    # --- the beacon ---------------------------------------------------------------------------------------------------
 
     def _beacon_message(self, *, alive: bool) -> Beacon:
-        return Beacon(
-            alive, self._state.run, self._state.epoch * CONNECTIONS + self._connections % CONNECTIONS
-        )
+        epoch = self._state.epoch * CONNECTIONS + self._connections % CONNECTIONS
+        self._told_s = spread_s(self._coordinator.fleet)
+        return Beacon(alive, self._state.run, epoch, self._told_s)
 
     def _beacon(self, *, alive: bool) -> Outgoing:
         data = encode(self._beacon_message(alive=alive))
         return Outgoing(self.topics.beacon, data, retain=True)
-
-    # --- workers ------------------------------------------------------------------------------------------------------
-
-    async def _in(
-        self, executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object
-    ) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
-
-    async def _insist(
-        self, executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object
-    ) -> Result:
-        """Do it, and while the disk refuses do it again: a full disk is a pause, not an end."""
-        while True:
-            try:
-                return await self._in(executor, work, *arguments)
-            except StoreError as error:
-                log.critical("the federation pauses: %s", error)
-                await asyncio.sleep(DISK_PAUSE_S)
 
 
 async def _outcome(task: asyncio.Task[None]) -> None:

@@ -2,17 +2,19 @@
 
 They come at any time: also while the model moves, and when as many as the buffer takes are in already. Those are not
 journaled for a buffer that has no use for them, and not asked for again; they wait here, in the order in which they
-came. What does not fit goes the ordinary way, and is asked for again.
+came, with the questions about them. What does not fit goes the ordinary way, and is asked for again.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from fedmq.protocol.ledger import Key
-    from fedmq.wire.topics import UpdateTopic
+    from fedmq.wire.topics import QueryTopic, UpdateTopic
+
+    Place: TypeAlias = UpdateTopic | QueryTopic
 
 WAITING_BYTES: Final = 8 * 2**20
 """Bytes of updates that may wait."""
@@ -26,7 +28,7 @@ class Anteroom:
         self._most = most
         self._shut = False
         self._whole: set[Key] = set()
-        self._waiting: deque[tuple[UpdateTopic, bytes]] = deque()
+        self._waiting: deque[tuple[Place, bytes]] = deque()
         self._bytes = 0
 
     def shut(self) -> None:
@@ -51,7 +53,7 @@ class Anteroom:
         """Whether the buffer has a use for more."""
         return not self._shut and (not self._most or len(self._whole) < self._most)
 
-    def keep(self, place: UpdateTopic, payload: bytes) -> bool:
+    def keep(self, place: Place, payload: bytes) -> bool:
         """Keep a message back if it has to wait and there is room; say whether it is kept."""
         if self.lets_through or self._bytes + len(payload) > WAITING_BYTES:
             return False
@@ -59,7 +61,7 @@ class Anteroom:
         self._bytes += len(payload)
         return True
 
-    def next(self) -> tuple[UpdateTopic, bytes] | None:
+    def next(self) -> tuple[Place, bytes] | None:
         """Return the message whose turn it is; None where nobody waits, or all have to wait on."""
         if not self._waiting or not self.lets_through:
             return None

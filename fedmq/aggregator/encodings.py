@@ -25,7 +25,7 @@ def _encoding(up: str, down: str, key: str, keyframe_every: int) -> Encoding:
     return Encoding(up=parse(up), down=parse(down), key=parse(key), keyframe_every=keyframe_every)
 
 
-_STEPS: Final = "lowrank(16) | int4 | huffman"
+_STEPS: Final = "lowrank(12) | int4 | huffman"
 """Steps between models: what is too small for one of them is in the next, for each is taken from what devices hold."""
 
 _NAMED: Final[Mapping[str, Named]] = {
@@ -62,7 +62,32 @@ ENCODING_PURPOSES: Final[Mapping[str, str]] = MappingProxyType(
 """What each preset is for, in one line."""
 
 DEFAULT: Final = "safe"
-"""The preset where a file names none."""
+"""The preset where a file names none, under any rule: what it loses is not seen, with however few devices, and it has
+them keep nothing. Encodings of fewer bytes go by how many devices there are, or write to each device's disk."""
+
+
+class Thriftiest(NamedTuple):
+    """The encodings of fewest bytes that cost a rule half a point of accuracy at most, where nobody lies.
+
+    `many` is that with 20 devices in each round; `few` that with 5 of 20, on very uneven data too.
+    """
+
+    many: str
+    few: str
+
+
+THRIFTIEST: Final[Mapping[str, Thriftiest]] = MappingProxyType(
+    {
+        **dict.fromkeys(("average", "weighted", "quality", "fedavg"), Thriftiest("extreme", "lean")),
+        **dict.fromkeys(("fedasync", "fedbuff", "hybrid"), Thriftiest("extreme", "lean")),
+        **dict.fromkeys(("fedadam", "fedyogi"), Thriftiest("stateless", "lean")),
+        **dict.fromkeys(("fedavgm", "median", "trimmed", "meamed"), Thriftiest("lean", "lean")),
+        **dict.fromkeys(("rfa", "multi_krum", "bulyan", "robust"), Thriftiest("lean", "lean")),
+        "signs": Thriftiest("lean", "safe"),
+        **dict.fromkeys(("fedadagrad", "krum", "clipped", "centred", "qfedavg"), Thriftiest("safe", "safe")),
+    }
+)
+"""By the rule's preset; the tables are in docs/how-to/save-bytes.md, from `python -m benchmarks.encodings`."""
 
 
 def encoding(name: str) -> Encoding:

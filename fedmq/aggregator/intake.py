@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fedmq.aggregator.anteroom import Anteroom
+from fedmq.aggregator.parcel import Header, Parcel, Source, cutting, header_in
+from fedmq.aggregator.trouble import Trouble
 from fedmq.errors import MessageError, StoreError
 from fedmq.protocol import coordination as co
-from fedmq.protocol.messages import Birth, Chunk, Update
+from fedmq.protocol.messages import Birth, Chunk, Query, Update
+from fedmq.protocol.spans import gaps
 from fedmq.store.journal import Piece
-from fedmq.wire.chunks import OVERHEAD_BYTES, Assembly, check_body
-from fedmq.wire.envelope import decode, front, skim
-from fedmq.wire.topics import StatusTopic, UpdateTopic
+from fedmq.wire.chunks import OVERHEAD_BYTES, Assembly
+from fedmq.wire.envelope import decode, skim
+from fedmq.wire.topics import QueryTopic, StatusTopic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from fedmq.protocol.messages import Task
     from fedmq.store.journal import Journal, Spot
     from fedmq.transport.interface import Message
-    from fedmq.wire.topics import Topics
+    from fedmq.wire.topics import Topics, UpdateTopic
 
     Dispatch: TypeAlias = Callable[[co.CoordinatorEvent], Sequence[co.CoordinatorEffect]]
 
@@ -38,44 +40,6 @@ WAITING_BYTES: Final = 4 * 2**20
 """Bytes that may wait for the journal's next commit before the reader has to wait too."""
 DISK_PAUSE_S: Final = 1.0
 """Wait before the journal is tried again after the disk refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What an update says first, and what decides whether it is wanted: the base model and its layout."""
-
-    model: int
-    layout: bytes
-
-
-@dataclass(slots=True)
-class Parcel:
-    """One update on its way into the journal; `seen` once it came whole in a single message.
-
-    `header` is unknown where it comes in chunks and the first one is too short to hold it, or makes no sense.
-    """
-
-    device: str
-    round: int
-    update: bytes
-    header: Header | None = None
-    assembly: Assembly | None = None
-    seen: bool = False
-    spots: dict[int, Spot] = field(default_factory=dict)
-
-    @property
-    def durable(self) -> bool:
-        """Whether every piece is committed."""
-        return len(self.spots) == (self.assembly.count if self.assembly else 1)
-
-    @property
-    def whole(self) -> bool:
-        """Whether every piece has come."""
-        return self.seen or (self.assembly is not None and self.assembly.complete)
-
-    def places(self) -> list[Spot]:
-        """Return the pieces' places in the order of the body."""
-        return [self.spots[index] for index in sorted(self.spots)]
 
 
 class Intake:
@@ -103,10 +67,12 @@ class Intake:
         self._parcels: dict[Key, Parcel] = {}
         self._waiting: list[tuple[Parcel, Piece]] = []
         self._waiting_bytes = 0
+        self._asked: dict[Key, Query] = {}
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self.garbled = 0
+        self._trouble = Trouble("updates wait, no receipts are given")
         self._anteroom = Anteroom(buffer)
 
     # --- rounds -------------------------------------------------------------------------------------------------------
@@ -149,11 +115,12 @@ class Intake:
     def replay(self, pieces: Sequence[tuple[Piece, Spot]]) -> None:
         """Take in what the journal of an interrupted round holds, as if it had just come and been committed.
 
-        A device that lost its outbox in mid-round has two updates there; the later one took the earlier one's place.
+        A device that lost its outbox in mid-round has two updates there, one that came back over another broker perhaps
+        two cuttings of one; the later took the earlier one's place.
         """
-        last = {(piece.device, piece.round): _update_id(piece) for piece, _ in pieces}
+        last = {(piece.device, piece.round): cutting(piece) for piece, _ in pieces}
         for piece, spot in pieces:
-            counts = _update_id(piece) == last[piece.device, piece.round]
+            counts = cutting(piece) == last[piece.device, piece.round]
             parcel = self._admit(piece) if counts else None
             if parcel is not None:
                 if parcel.whole:
@@ -178,8 +145,8 @@ class Intake:
             return
         if isinstance(place, StatusTopic):
             self._status(place.device, message.payload)
-        elif not message.retained:
-            self._update(place, message.payload)
+        elif not message.retained and not self._anteroom.keep(place, message.payload):
+            self._take_in(place, message.payload)
 
     def _status(self, device: str, payload: bytes) -> None:
         try:
@@ -192,11 +159,13 @@ class Intake:
         else:
             self._dispatch(co.Died(device, birth.session))
 
-    def _update(self, place: UpdateTopic, payload: bytes) -> None:
-        if not self._anteroom.keep(place, payload):
-            self._take_in(place, payload)
+    def _take_in(self, place: UpdateTopic | QueryTopic, payload: bytes) -> None:
+        if isinstance(place, QueryTopic):
+            self._query(place, payload)
+        else:
+            self._update(place, payload)
 
-    def _take_in(self, place: UpdateTopic, payload: bytes) -> None:
+    def _update(self, place: UpdateTopic, payload: bytes) -> None:
         piece = Piece(place.device, place.chunk, payload, place.round)
         parcel = self._admit(piece)
         if parcel is not None:
@@ -230,10 +199,12 @@ class Intake:
 
     def _admit_whole(self, piece: Piece, round_: int, update: Update) -> Parcel | None:
         parcel = self._offer(piece, round_, update.run, update.update, opening=True)
-        if parcel is None or parcel.seen:
+        if parcel is None or parcel.whole:
             return None
-        if parcel.assembly is not None:
-            raise MessageError("a whole update came under the name of one that comes in chunks")
+        if (
+            parcel.assembly is not None
+        ):  # it came in chunks, and comes now over another broker, with room for it
+            parcel = self._begin(piece.device, round_, update.update)
         parcel.header = Header(update.model, update.layout)
         parcel.seen = True
         return parcel
@@ -251,7 +222,7 @@ class Intake:
         if not parcel.assembly.take(chunk):
             return None
         if chunk.index == 0:
-            parcel.header = _header(chunk.data)
+            parcel.header = header_in(chunk.data)
         return parcel
 
     def _offer(self, piece: Piece, round_: int, run: bytes, update: bytes, *, opening: bool) -> Parcel | None:
@@ -260,9 +231,38 @@ class Intake:
             return None
         parcel = self._parcels.get((piece.device, round_))
         if parcel is None or parcel.update != update:
-            self._anteroom.gone((piece.device, round_))
-            parcel = self._parcels[piece.device, round_] = Parcel(piece.device, round_, update)
+            parcel = self._begin(piece.device, round_, update)
         return parcel
+
+    def _begin(self, device: str, round_: int, update: bytes) -> Parcel:
+        """Begin a parcel in place of what may be there of the device for this round."""
+        self._anteroom.gone((device, round_))
+        parcel = self._parcels[device, round_] = Parcel(device, round_, update)
+        return parcel
+
+    # --- questions ----------------------------------------------------------------------------------------------------
+
+    def _query(self, place: QueryTopic, payload: bytes) -> None:
+        try:
+            query = decode(payload, Query)
+        except MessageError as error:
+            self.garbled += 1
+            log.debug("a question of %s is unreadable: %s", place.device, error)
+            return
+        offered = co.Offered(
+            place.device, query.run, place.round, query.update, len(payload), question=query.question
+        )
+        if any(isinstance(effect, co.Search) for effect in self._dispatch(offered)) and query.count:
+            self._asked[place.device, place.round] = query
+            self._arrived.set()
+
+    def _answer(self, device: str, round_: int, query: Query) -> None:
+        """Say which chunks are missing, now that all is durable that came before the question."""
+        parcel = self.parcel(device, round_, query.update)
+        if parcel is not None and parcel.cut_otherwise(query.count):
+            parcel = self._begin(device, round_, query.update)
+        missing = gaps((), query.count) if parcel is None else parcel.missing(query.count)
+        self._dispatch(co.Searched(device, round_, query.update, missing, query.question))
 
     # --- commits ------------------------------------------------------------------------------------------------------
 
@@ -272,11 +272,14 @@ class Intake:
             await self._arrived.wait()
             self._arrived.clear()
             group, self._waiting = self._waiting, []
-            written = await self._write(group)
+            asked, self._asked = self._asked, {}
+            written = await self._write(group) if group else []
             self._waiting_bytes -= sum(len(piece.payload) for _, piece in group)
             self._room.set()
             for parcel, piece, spot in written:
                 self._committed(parcel, piece, spot)
+            for key, query in asked.items():
+                self._answer(*key, query)
 
     async def _write(self, group: Sequence[tuple[Parcel, Piece]]) -> list[tuple[Parcel, Piece, Spot]]:
         """Write the pieces and return them with their places; without those whose round closed while they waited.
@@ -286,13 +289,16 @@ class Intake:
         loop = asyncio.get_running_loop()
         while (journal := self._journal) is not None:
             taken = [(parcel, piece) for parcel, piece in group if self._is_current(parcel)]
+            begin = loop.time()
             try:
                 pieces = [piece for _, piece in taken]
                 spots = await loop.run_in_executor(self._writer, journal.append, pieces)
-                return [(*pair, spot) for pair, spot in zip(taken, spots, strict=True)]
             except StoreError as error:
-                log.critical("updates wait, no receipts are given: %s", error)
+                self._trouble.refused(error)
                 await asyncio.sleep(DISK_PAUSE_S)
+            else:
+                self._trouble.wrote(loop.time() - begin)
+                return [(*pair, spot) for pair, spot in zip(taken, spots, strict=True)]
         return []
 
     def _committed(self, parcel: Parcel, piece: Piece, spot: Spot) -> None:
@@ -316,32 +322,3 @@ class Intake:
         if self._journal is None:
             return None
         return Source(self._journal, parcel.places(), parcel.assembly)
-
-
-def _header(data: bytes) -> Header | None:
-    """Read the header of the update that `data` begins; None where that cannot be done."""
-    fields = front(data, Update, 4)
-    return None if fields is None else Header(*fields[2:])
-
-
-def _update_id(piece: Piece) -> bytes:
-    """Return the id of the update that a journaled piece belongs to."""
-    if piece.chunk is None:
-        return skim(piece.payload, Update).update
-    return skim(piece.payload, Chunk).stem
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A complete update in the journal."""
-
-    journal: Journal
-    spots: Sequence[Spot]
-    assembly: Assembly | None
-
-    def read(self) -> Update:
-        """Return the update. Blocking. Raises MessageError when the body is not what was announced, StoreError."""
-        if self.assembly is None:
-            return decode(self.journal.read(self.spots[0]).payload, Update)
-        chunks = (skim(self.journal.read(spot).payload, Chunk).data for spot in self.spots)
-        return decode(check_body(b"".join(chunks), self.assembly.total, self.assembly.digest), Update)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection
 from typing import TYPE_CHECKING, TypeAlias
 
+from fedmq.aggregator.parcel import cutting
 from fedmq.errors import MessageError, StoreError
 from fedmq.protocol.messages import Chunk, Task, Update
 from fedmq.store.archive import KeptRound
@@ -62,18 +63,18 @@ def keep_round(  # noqa: PLR0913 - what a round's file says
 def _places(journal: Journal, taken: Taken) -> list[Spot]:
     """Return where the accepted updates' pieces are, update after update, each one's chunks in order.
 
-    Of a device that sent two for one round, as after it lost its outbox, only the one that counted is meant.
+    Of a device that sent two for one round, as after it lost its outbox, only the one that counted is meant; of one
+    that was cut in two ways, the later.
     """
-    wanted = set(taken)
-    named = (((piece.device, _update_id(piece), piece.chunk or 0), spot) for piece, spot in journal.places())
-    found = {name: spot for name, spot in named if name[:2] in wanted}
-    return [found[name] for name in sorted(found)]
-
-
-def _update_id(piece: Piece) -> bytes:
-    if piece.chunk is None:
-        return decode(piece.payload, Update).update
-    return decode(piece.payload, Chunk).stem
+    found: dict[tuple[str, bytes], tuple[int, dict[int, Spot]]] = {name: (0, {}) for name in taken}
+    for piece, spot in journal.places():
+        update, count = cutting(piece)
+        name = piece.device, update
+        if name in found and found[name][0] != count:
+            found[name] = count, {}
+        if name in found:
+            found[name][1][piece.chunk or 0] = spot
+    return [found[name][1][index] for name in sorted(found) for index in sorted(found[name][1])]
 
 
 def kept_updates(recording: Recording, kept: KeptRound) -> Iterator[tuple[Update, int]]:

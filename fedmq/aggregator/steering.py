@@ -116,8 +116,18 @@ class Throttle:
 class Steering:
     """The codecs of a federation in the round to come, and what was done about them in those before."""
 
-    def __init__(self, budget: Budget, up: Codec, down: Codec, earlier: Iterable[str] = ()) -> None:
-        """Begin with `up` and `down`; go on with the newest of `earlier`, the codecs of rounds before a restart."""
+    def __init__(
+        self,
+        budget: Budget,
+        up: Codec,
+        down: Codec,
+        earlier: Iterable[str] = (),
+        earlier_down: Iterable[str] = (),
+    ) -> None:
+        """Begin with `up` and `down`; go on with the newest of `earlier`, the codecs of rounds before a restart.
+
+        `earlier_down` are those of the steps between models.
+        """
         daily = budget.per == "day"
         self._up = Throttle("up", up, budget.up, daily=daily) if budget.up else None
         self._down = Throttle("down", down, budget.down, daily=daily) if budget.down else None
@@ -126,6 +136,8 @@ class Steering:
         self._figures: dict[int, Figures] = {}
         if self._up is not None:
             self._up.resume(earlier)
+        if self._down is not None:
+            self._down.resume(earlier_down)
 
     @property
     def up(self) -> Codec:

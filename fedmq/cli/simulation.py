@@ -24,6 +24,11 @@ import click
 )
 @click.option("--epochs", type=click.IntRange(1), help="Local epochs a round.")
 @click.option("--codec", help="How updates travel, such as float32, float16 or 'int8 | lzma'.")
+@click.option(
+    "--engine",
+    type=click.Choice(["trainer", "auto", "numpy", "tensorflow", "jax", "litert"]),
+    help="Who trains: each device's own trainer, an engine that trains many at once, or the fastest that is installed.",
+)
 @click.option("--seed", type=int, help="Repeats the deal of the data and the training.")
 @click.option(
     "--baselines/--no-baselines", default=None, help="Also train without federation, for comparison."
@@ -33,6 +38,17 @@ import click
     default=None,
     help="Keep every round's updates in the run folder, for `fedmq replay`.",
 )
+@click.option(
+    "--virtual",
+    is_flag=True,
+    help="Without a broker, in virtual time: up to a million devices, and weeks in minutes.",
+)
+@click.option(
+    "--world",
+    "in_world",
+    help="How devices behave, in virtual time: lab, city-lte, farm-duty-cycled, phones-by-night or hostile.",
+)
+@click.option("--days", type=click.FloatRange(min=0), help="End after so many days of virtual time.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the run (default: runs/<time>-<name>)."
 )
@@ -48,6 +64,7 @@ def simulate(world: str, out: Path | None, as_json: bool, broker: str | None, **
     fedmq simulate
     fedmq simulate mnist --partition "dirichlet(0.1)" --rule fedadam
     fedmq simulate my-world.toml --broker mqtt://localhost:1883
+    fedmq simulate my-world.toml --world city-lte --devices 10000 --days 7
     """
     from fedmq.simulate.play import play, world_settings
 

@@ -35,10 +35,9 @@ STAGES: Final[Mapping[str, type[Stage]]] = ChainMap(
 """Every stage of every family by name."""
 
 PRESETS: Final[Mapping[str, str]] = {
-    "exact": "float32 | planes | huffman",
+    "exact": "float32 | bitmap | huffman",
     "half": "float16 | planes | huffman",
     "safe": "int8 | huffman",
-    "small": "int8 | lzma",
     "lean": "feedback | lowrank(12) | int4 | huffman",
     "stateless": "fold | rotate | eden",
     "extreme": "rotate | sample(0.02) | eden",

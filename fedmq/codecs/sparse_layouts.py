@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from fedmq.codecs.bits import BitReader, fields, pack, read_rice, write_rice
+from fedmq.codecs.planes import from_planes, to_planes
 from fedmq.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -128,9 +129,9 @@ def _most_set_bits(size: int) -> int:
 
 
 def _write_values(values: Symbols, alphabet: Alphabet, before: list[Bits]) -> bytes:
-    """Return the bits `before` and the symbols: signs, which are above one step, by how many; or their own bytes."""
+    """Return the bits `before` and the symbols: signs, which are above one step, by how many; or planes."""
     if not _is_signed(alphabet):
-        return pack([*before, _NO_BITS]) + values.tobytes()
+        return pack([*before, _NO_BITS]) + to_planes(values)
     pieces = [*before, (values < 0).view(np.uint8)]
     if alphabet.high != 1:
         steps = np.abs(values.astype(np.int64))
@@ -142,7 +143,7 @@ def _write_values(values: Symbols, alphabet: Alphabet, before: list[Bits]) -> by
 def _read_values(reader: BitReader, count: int, alphabet: Alphabet) -> Symbols:
     """Return `count` symbols that are not zero; raises DecodeError unless they are all that is left."""
     if not _is_signed(alphabet):
-        return _read_own_bytes(reader.rest(), count, alphabet)
+        return _read_planes(reader.rest(), count, alphabet)
     signs = reader.bits(count).astype(np.int64)
     steps = np.ones(count, dtype=np.int64)
     if alphabet.high != 1:
@@ -159,12 +160,12 @@ def _read_values(reader: BitReader, count: int, alphabet: Alphabet) -> Symbols:
     return np.where(signs, -steps, steps).astype(alphabet.dtype)
 
 
-def _read_own_bytes(data: bytes, count: int, alphabet: Alphabet) -> Symbols:
+def _read_planes(data: bytes, count: int, alphabet: Alphabet) -> Symbols:
     if len(data) != count * alphabet.width:
         raise DecodeError(
             f"data holds {len(data)} bytes of symbols, {count * alphabet.width} must follow: was it damaged?"
         )
-    values = np.frombuffer(data, dtype=alphabet.dtype)
+    values = from_planes(data, alphabet.dtype)
     if not patterns(values).all():
         raise DecodeError("data holds a zero among the symbols that are not: was it damaged?")
     return values

@@ -146,7 +146,7 @@ class TrainerTable:
     """``[trainer]``: who trains, on what.
 
     module: the user's Python module with ``model()`` and ``data(device)``.
-    kind: ``keras``, ``numpy``, or the dotted name of a function ``package.module:build`` of one's own.
+    kind: ``keras``, ``litert``, ``numpy``, or the dotted name of a function ``package.module:build`` of one's own.
     options: what that engine takes, such as ``threads`` or ``personal`` layers.
     """
 

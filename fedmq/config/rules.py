@@ -26,6 +26,7 @@ from fedmq.rules import (
     preset,
 )
 from fedmq.rules.dotted import part
+from fedmq.worlds import ATTACKS, Attack, World
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -38,6 +39,7 @@ SLOTS: Mapping[type, Mapping[str, type]] = {
     Reducer: REDUCERS,
     Step: STEPS,
     Algorithm: ALGORITHMS,
+    Attack: ATTACKS,
 }
 """Which table of parts a slot's ``kind`` is looked up in."""
 
@@ -65,7 +67,7 @@ def extra_keys(kind: type) -> list[str]:
     """Return the keys that a table has beside the fields of its dataclass."""
     if kind is Rule:
         return ["preset", "kind"]
-    if kind is Encoding:
+    if kind in (Encoding, World):
         return ["preset"]
     return ["kind"] if any(kind in table.values() for table in CHOICES.values()) else []
 

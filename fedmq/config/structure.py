@@ -33,10 +33,12 @@ from fedmq.config.rules import (
     slots_hook,
 )
 from fedmq.config.words import Where, dotted, either, listed, nearest, shown
+from fedmq.config.worlds import world_hook
 from fedmq.device.interface import ModuleName
 from fedmq.errors import ConfigError
 from fedmq.protocol.quantities import ByteCount
 from fedmq.rules import Rule
+from fedmq.worlds import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -188,6 +190,8 @@ def _table_hook(kind: Any, converter: Converter) -> Any:  # noqa: ANN401
         hook = slots_hook(hook)
     if kind is Encoding:
         return encoding_hook(hook)
+    if kind is World:
+        return world_hook(hook)
 
     def structure_table(value: Any, _: object) -> Any:  # noqa: ANN401
         if not isinstance(value, dict):

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
-from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,17 +16,18 @@ from fedmq.device.keepsakes import MemoryKeepsakes
 from fedmq.device.metering import Meter
 from fedmq.device.outbox import MemoryOutbox
 from fedmq.device.replica import Replica
+from fedmq.device.sending import Sending
 from fedmq.device.settling import Settling
 from fedmq.device.training import Training
-from fedmq.errors import BrokerRefused, DecodeError, FedmqError, MessageError, Refused, TransportError
+from fedmq.errors import DecodeError, FedmqError, MessageError, Refused, StoreError, TransportError
 from fedmq.protocol import participation as pa
 from fedmq.protocol.frames import longest
 from fedmq.protocol.messages import Beacon, Birth, Manifest, Receipt, Task
+from fedmq.protocol.pacing import LONGEST_S
 from fedmq.protocol.participant import Participant
 from fedmq.transport.interface import Outgoing, Profile
 from fedmq.transport.session import Session
 from fedmq.version import __version__
-from fedmq.wire.chunks import chunk_room, cut
 from fedmq.wire.envelope import decode, encode
 from fedmq.wire.topics import Topics, check_name
 
@@ -38,13 +38,10 @@ if TYPE_CHECKING:
     from fedmq.device.interface import Trainer
     from fedmq.device.keepsakes import Keepsakes
     from fedmq.device.outbox import Outbox
-    from fedmq.protocol.messages import Chunk
     from fedmq.transport.interface import Connection, Message, Transport
 
 log = logging.getLogger(__name__)
 
-CHUNKS_AT_ONCE: Final = 4
-"""Chunks of an update that may be unacknowledged at a time; more would only fill the link's buffers."""
 REFRESH_S: Final = 300.0
 """Silence after which the device subscribes again, and so gets task and manifest again: a broker whose queue for us was
 full may have dropped them without a word."""
@@ -113,19 +110,28 @@ class Device:
         self._fetch: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._settling = Settling(self._keepsakes, self._outbox, self._begin)
-        self._sending: set[bytes] = set()
+        self._sending = Sending(
+            identity.name,
+            self.topics,
+            self._outbox,
+            letters=lambda: self._participant.outbox,
+            publish=self._publish,
+            sent=lambda update: self._dispatch(pa.Sent(update)),
+        )
         self._alarm: asyncio.TimerHandle | None = None
         self._connection: Connection | None = None
         self._failed: asyncio.Future[None] | None = None
         self._heard = clock()
         self._aggregator_life: tuple[bytes, int] | None = None
+        self._random = Random()  # noqa: S311 - jitter, not a secret
+        self._spread_s = 0.0
         self._session = Session(
             transport,
             Profile(f"fedmq:{identity.federation}:{identity.name}", will=self._status(alive=False)),
             on_connected=self._on_connected,
             on_messages=self._on_messages,
             on_lost=self._on_lost,
-            random=Random(),  # noqa: S311 - jitter, not a secret
+            random=self._random,
         )
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -155,6 +161,7 @@ class Device:
         with contextlib.suppress(TransportError, TimeoutError):
             async with asyncio.timeout(FAREWELL_S):
                 await self._session.try_publish(self._status(alive=False))
+        self._connection = None  # a moment to come back that was drawn before must find nobody
         for task in [*tasks, *self._tasks]:
             task.cancel()
         await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
@@ -207,7 +214,7 @@ class Device:
         elif message.topic == self.topics.receipt(self.identity.name):
             self._receipted(decode(message.payload, Receipt))
         elif message.topic == self.topics.beacon:
-            self._herald(decode(message.payload, Beacon))
+            self._herald(decode(message.payload, Beacon), live=not message.retained)
 
     def _tasked(self, task: Task) -> None:
         self._dispatch(pa.Tasked(task))
@@ -221,13 +228,25 @@ class Device:
         if not known:
             self._settling.heard(receipt)
 
-    def _herald(self, beacon: Beacon) -> None:
-        """Send again what has no receipt when the aggregator has started anew: what it had not yet written, it lost."""
+    def _herald(self, beacon: Beacon, *, live: bool) -> None:
+        """Come back to what has no receipt when the aggregator has started anew: what it had not yet written, it lost.
+
+        So too when it came after us, and was not there (its beacon `live`, not retained) when we sent. All devices hear
+        of that at once, and come back one after the other.
+        """
         life = beacon.run, beacon.epoch
+        if beacon.alive:
+            self._spread_s = min(beacon.spread_s, LONGEST_S)
+            self._session.pace(self._spread_s)
         if beacon.alive and life != self._aggregator_life:
-            anew, self._aggregator_life = self._aggregator_life is not None, life
+            anew, self._aggregator_life = live or self._aggregator_life is not None, life
             if anew and self._connection is not None:
-                self._dispatch(pa.Connected())
+                pause = self._random.uniform(0.0, self._spread_s)
+                asyncio.get_running_loop().call_later(pause, self._come_back, self._connection)
+
+    def _come_back(self, connection: Connection) -> None:
+        if self._connection is connection:  # else the next connection has done so, or will
+            self._dispatch(pa.Connected())
 
     def _fitting(self, manifest: Manifest) -> Manifest:
         """Raise MessageError for a manifest with more behind the model than any algorithm puts there."""
@@ -250,7 +269,8 @@ class Device:
             case pa.Train(task):
                 self._begin(self._train(task))
             case pa.Send():
-                self._begin(self._send(effect))
+                if self._connection is not None:
+                    self._begin(self._sending.send(self._connection, effect))
             case pa.Forget():
                 self._forget(effect)
             case pa.Log(sentence, serious):
@@ -336,49 +356,24 @@ class Device:
 
     # --- updates ------------------------------------------------------------------------------------------------------
 
-    async def _send(self, effect: pa.Send) -> None:
-        """Publish the update; a lost link ends the try, and the next connection begins another."""
-        connection, body = self._connection, self._outbox.get(effect.update)
-        if connection is None or body is None or effect.update in self._sending:
-            return
-        self._sending.add(effect.update)
-        try:
-            await self._publish(connection, effect, body)
-        except BrokerRefused as error:
-            log.error("%s may not publish its update: %s", self.identity.name, error)  # noqa: TRY400
-        except TransportError as error:
-            log.debug("%s could not send: %s", self.identity.name, error)
-        finally:
-            self._sending.discard(effect.update)
-
     async def _ask(self, about: pa.Send, question: bytes) -> None:
         """Ask for the verdict on an update of a round that is over; a lost link asks again with the next task."""
         if self._connection is not None:
             with contextlib.suppress(TransportError):
-                topic = self.topics.update(self.identity.name, about.round)
-                await self._publish_one(self._connection, topic, question)
+                topic = self.topics.query(self.identity.name, about.round)
+                await self._publish(self._connection, topic, question)
 
-    async def _publish(self, connection: Connection, effect: pa.Send, body: bytes) -> None:
-        room = chunk_room(connection.limits.packet_bytes)
-        if len(body) <= room:
-            topic = self.topics.update(self.identity.name, effect.round)
-            await self._publish_one(connection, topic, body)
-            return
-        chunks = cut(body, self._participant.outbox[effect.update].run, effect.update, room)
-        while window := list(islice(chunks, CHUNKS_AT_ONCE)):
-            await asyncio.gather(*(self._publish_chunk(connection, chunk, effect) for chunk in window))
-
-    async def _publish_chunk(self, connection: Connection, chunk: Chunk, effect: pa.Send) -> None:
-        topic = self.topics.update(self.identity.name, effect.round, chunk.index)
-        await self._publish_one(connection, topic, encode(chunk))
-
-    async def _publish_one(self, connection: Connection, topic: str, data: bytes) -> None:
+    async def _publish(self, connection: Connection, topic: str, data: bytes) -> None:
         self.counters.bytes_up += len(data)
         self._meter.count(topic, data)
         await connection.publish(Outgoing(topic, data))
 
     def _forget(self, effect: pa.Forget) -> None:
-        self._settling.forget(effect.update, effect.verdict)
+        try:
+            self._settling.forget(effect.update, effect.verdict)
+        except StoreError as error:
+            text = "%s: a settled update stays on disk, and is asked about again after a restart: %s"
+            log.error(text, self.identity.name, error)  # noqa: TRY400 - a sentence
         verdict = effect.verdict.name.lower() if effect.verdict else "dropped"
         self.counters.verdicts[verdict] = self.counters.verdicts.get(verdict, 0) + 1
         if self._on_verdict is not None:

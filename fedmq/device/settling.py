@@ -6,9 +6,8 @@ moves nothing where its round is given up for want of others.) What it takes out
 back in every other case but one: an update that was refused takes the residual with it.
 
 A new task makes a device forget updates of rounds that are over, receipt or not. For what it keeps that will not do: a
-change on one side alone leaves device and aggregator out of step for good. So it asks: it sends the update once more,
-without its sections. As the round is over, the aggregator looks at the update's id only, and gives the verdict that it
-remembers, or says that the update came too late.
+change on one side alone leaves device and aggregator out of step for good. So it asks for the verdict, with each task
+until it has one. The aggregator gives the one that it remembers, or says that the update came too late.
 """
 
 from __future__ import annotations
@@ -17,17 +16,14 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from fedmq.device.kept import End
-from fedmq.protocol.messages import Facts, TaskKind, Update, Verdict
-from fedmq.wire.envelope import encode
+from fedmq.device.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator
 
     from fedmq.device.keepsakes import Keepsakes
-    from fedmq.device.kept import Origin
     from fedmq.device.outbox import Outbox
-    from fedmq.protocol.messages import Receipt, Task
+    from fedmq.protocol.messages import Receipt, Task, Verdict
 
 PATIENCE_S: Final = 5.0
 """Longest wait before a training for receipts of earlier updates that change what the device keeps. Training without
@@ -44,8 +40,8 @@ class Settling:
         begin: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
     ) -> None:
         """Write in worker threads, in tasks that `begin` begins and looks after."""
-        self._keepsakes, self._outbox, self._begin = keepsakes, outbox, begin
-        self._task: Task | None = None
+        self._outbox, self._begin = outbox, begin
+        self._verdicts = Verdicts(keepsakes, outbox)
         self._running: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
 
@@ -56,25 +52,22 @@ class Settling:
 
         `outbox` are the updates that the participant still sends: their receipts will come.
         """
-        self._task = task
-        waiting = self._keepsakes.waiting()
-        if waiting:
-            self._run(self._add_what_has_moved_the_model())
-        for update, origin in waiting.items():
-            asks = task.kind is TaskKind.TRAIN and origin.run == task.run and origin.round < task.oldest
-            if asks and not origin.accepted and update not in outbox:
-                yield origin.round, update, encode(_question(task, update))
+        self._verdicts.task = task
+        questions = list(self._verdicts.questions(task, outbox))
+        if self._verdicts.waiting:
+            self._run(self._settle())
+        yield from questions
 
     def forget(self, update: bytes, verdict: Verdict | None) -> None:
         """Let the update leave the outbox: at once, where nothing that is kept waits for its verdict."""
-        if verdict is None or update not in self._keepsakes.waiting():
+        if verdict is None or not self._verdicts.concerns(update):
             self._outbox.forget(update)
         else:
             self._run(self._judge(update, verdict))
 
     def heard(self, receipt: Receipt) -> None:
         """Take a receipt for an update that the participant has forgotten."""
-        if receipt.verdict.settled and receipt.update in self._keepsakes.waiting():
+        if receipt.verdict.settled and self._verdicts.concerns(receipt.update):
             self._run(self._judge(receipt.update, receipt.verdict))
 
     # --- waiting for it -----------------------------------------------------------------------------------------------
@@ -83,7 +76,7 @@ class Settling:
         """Wait until the changes of all rounds before the task's are settled; not for ever."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
-                while any(_before(origin, task) for origin in self._keepsakes.waiting().values()):
+                while self._verdicts.open_before(task):
                     self._news.clear()
                     await self._news.wait()
 
@@ -99,42 +92,9 @@ class Settling:
         running.add_done_callback(self._running.discard)
 
     async def _judge(self, update: bytes, verdict: Verdict) -> None:
-        """Note the verdict, and only then remove the update: a restart in between asks for it again."""
-        if verdict is Verdict.ACCEPTED:
-            await asyncio.to_thread(self._keepsakes.accept, update)
-        else:
-            end = End.REFUSED if verdict is Verdict.REJECTED else End.RETURNED
-            await asyncio.to_thread(self._keepsakes.settle, update, end)
-        self._outbox.forget(update)
-        await self._add_what_has_moved_the_model()
-
-    async def _add_what_has_moved_the_model(self) -> None:
-        """Settle what is of another run, of a round that moved nothing, or accepted in an earlier round.
-
-        That a round moved nothing only the next task shows for sure: so it is taken down then, accepted or not.
-        """
-        task = self._task
-        for update, origin in self._keepsakes.waiting().items():
-            if task is None:
-                break
-            if origin.run != task.run:
-                await asyncio.to_thread(self._keepsakes.settle, update, End.DROPPED)
-            elif _in_vain(origin, task):
-                await asyncio.to_thread(self._keepsakes.settle, update, End.RETURNED)
-            elif origin.accepted and _before(origin, task):
-                await asyncio.to_thread(self._keepsakes.settle, update, End.MOVED)
+        await asyncio.to_thread(self._verdicts.judge, update, verdict)
         self._news.set()
 
-
-def _before(origin: Origin, task: Task) -> bool:
-    return origin.run == task.run and origin.round < task.round
-
-
-def _in_vain(origin: Origin, task: Task) -> bool:
-    """Tell whether nothing has moved since, and the update is taken no more, or was in a round that is over."""
-    over = _before(origin, task) if origin.accepted else origin.run == task.run and origin.round < task.oldest
-    return over and origin.model == task.model
-
-
-def _question(task: Task, update: bytes) -> Update:
-    return Update(task.run, update, task.model, task.layout, Facts(0), {})
+    async def _settle(self) -> None:
+        await asyncio.to_thread(self._verdicts.settle)
+        self._news.set()

@@ -1,15 +1,20 @@
-"""From a task to an update in the outbox: everything that a device computes, in a worker thread."""
+"""From a task to an update in the outbox: everything that a device computes, in a worker thread.
+
+`answer` is all of it. What stands before and behind the training itself is there on its own too (`begin`, `finish`),
+for fleets whose trainings are done many at a time.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from functools import partial
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fedmq.algorithms import told
+from fedmq.algorithms import Algorithm, told
 from fedmq.codecs import parse
 from fedmq.device.interface import steered
 from fedmq.device.kept import End, Origin
@@ -22,22 +27,49 @@ from fedmq.wire.envelope import encode
 from fedmq.wire.fields import SINGLE
 
 if TYPE_CHECKING:
-    from fedmq.algorithms import Algorithm
+    from collections.abc import Callable, Mapping
+
     from fedmq.codecs.feedback import Feedback
-    from fedmq.device.interface import SteeredTrainer, Trained, Trainer
+    from fedmq.descent import Pull
+    from fedmq.device.interface import Setting, SteeredTrainer, Trained, Trainer
     from fedmq.device.keepsakes import Keepsakes
     from fedmq.device.outbox import Outbox
     from fedmq.protocol.messages import Task
     from fedmq.vectors import Vector
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What is to be trained for a task: by which device, from which weights and how; see `Trainer.train`."""
+
+    device: str
+    task: Task
+    model: Vector
+    algorithm: Algorithm
+    start: Vector
+    settings: Mapping[str, Setting]
+    seed: int
+    pull: Pull | None
+
+
 class Training:
     """One device's answers to tasks. Blocking; one call at a time."""
 
-    def __init__(self, device: str, trainer: Trainer, outbox: Outbox, keepsakes: Keepsakes) -> None:
-        """Train with `trainer`; put answers into `outbox`, and what is to be kept of them into `keepsakes`."""
+    def __init__(
+        self,
+        device: str,
+        trainer: Trainer,
+        outbox: Outbox,
+        keepsakes: Keepsakes,
+        *,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Train with `trainer`; put answers into `outbox`, and what is to be kept of them into `keepsakes`.
+
+        `entropy` gives updates their names, so that a simulation can repeat a run.
+        """
         self._device, self._trainer = device, trainer
-        self._outbox, self._keepsakes = outbox, keepsakes
+        self._outbox, self._keepsakes, self._entropy = outbox, keepsakes, entropy
 
     def answer(self, task: Task, model: Vector) -> Stored:
         """Train from `model`, the replica that the task names, and store the update.
@@ -45,14 +77,23 @@ class Training:
         Raises Refused where the device cannot answer this task, ConfigError for settings that the trainer does not
         know, StoreError.
         """
+        begun = self.begin(task, model)
+        return self.finish(begun, train(self._trainer, begun))
+
+    def begin(self, task: Task, model: Vector) -> Begun:
+        """Return what is to be trained; `train` does it. Raises Refused, ConfigError."""
         algorithm, settings = told(task.training)
         layout = self._trainer.layout
         _require_fitting(algorithm, model, self._trainer)
         algorithm = algorithm.settled(model, layout, self._trainer.evaluate)
         pull = algorithm.pull(model, layout, self._keepsakes.kept(task.run))
-        train = self._trainer.train if pull is None else partial(_steered(self._trainer).train, pull=pull)
-        trained = train(algorithm.start(model, layout), settings, seed=self._training_seed(task))
-        delta = algorithm.answer(model, trained.vector, trained.reach, layout)
+        start, seed = algorithm.start(model, layout), self._training_seed(task)
+        return Begun(self._device, task, model, algorithm, start, settings, seed, pull)
+
+    def finish(self, begun: Begun, trained: Trained) -> Stored:
+        """Store the update that came of a training. Raises Refused, StoreError."""
+        task, algorithm, layout = begun.task, begun.algorithm, self._trainer.layout
+        delta = algorithm.answer(begun.model, trained.vector, trained.reach, layout)
         return self._store(
             task, algorithm, trained, algorithm.lessen(delta, layout, self._keepsakes.kept(task.run))
         )
@@ -60,18 +101,19 @@ class Training:
     def _store(self, task: Task, algorithm: Algorithm, trained: Trained, delta: Vector) -> Stored:
         if not np.isfinite(delta).all():
             raise Refused("training diverged: the new weights are not finite; try a lower learning rate")
-        update = os.urandom(8)
+        update = self._entropy(8)
         sizes = algorithm.extend(self._trainer.layout).sizes
-        codec, seed = parse(task.codec), update_seed(task.run, task.round, update)
+        codec, seed = _parsed(task.codec), update_seed(task.run, task.round, update)
         whole = self._whole(task, algorithm, delta, codec.feedback)
         sent = delta if whole is None else whole.vector
         data = codec.encode(sent, sizes, seed=seed)
         stored = _sealed(task, update, trained, data)
-        delivered = sent if codec.exact else codec.decode(data, sizes, seed=seed)
-        change = algorithm.learn(delivered, self._trainer.layout)
-        residual = None if whole is None else whole.after(delivered)
-        if change or residual is not None:  # is there before the update can be accepted
-            self._keepsakes.put(Origin(task.run, task.round, task.model), update, change, residual)
+        if whole is not None or _learns(algorithm):
+            delivered = sent if codec.exact else codec.decode(data, sizes, seed=seed)
+            change = algorithm.learn(delivered, self._trainer.layout)
+            residual = None if whole is None else whole.after(delivered)
+            if change or residual is not None:  # is there before the update can be accepted
+                self._keepsakes.put(Origin(task.run, task.round, task.model), update, change, residual)
         self._outbox.put(stored)
         return stored
 
@@ -98,6 +140,21 @@ class Training:
         return int.from_bytes(
             hashlib.sha256(task.run + task.round.to_bytes(8, "big") + name).digest()[:4], "big"
         )
+
+
+_parsed: Final = lru_cache(maxsize=64)(parse)
+
+
+def _learns(algorithm: Algorithm) -> bool:
+    """Tell whether what the aggregator decodes has to be known here: decoding takes as long as encoding."""
+    return type(algorithm).learn is not Algorithm.learn
+
+
+def train(trainer: Trainer, begun: Begun) -> Trained:
+    """Do the training. Raises Refused where an algorithm steers it and the trainer cannot be steered, ConfigError."""
+    if begun.pull is None:
+        return trainer.train(begun.start, begun.settings, seed=begun.seed)
+    return _steered(trainer).train(begun.start, begun.settings, seed=begun.seed, pull=begun.pull)
 
 
 def _sealed(task: Task, update: bytes, trained: Trained, data: bytes) -> Stored:

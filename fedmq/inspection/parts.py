@@ -11,7 +11,7 @@ import typing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
-from fedmq.aggregator.encodings import DEFAULT
+from fedmq.aggregator.encodings import DEFAULT, THRIFTIEST
 from fedmq.aggregator.pairing import suiting
 from fedmq.algorithms import ALGORITHMS
 from fedmq.config.printing import spelt, to_toml
@@ -209,9 +209,16 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 # --- presets ----------------------------------------------------------------------------------------------------------
 
 
+def _thriftiest(name: str) -> str:
+    """Return which encoding would be of fewer bytes than the default, in words."""
+    many, few = THRIFTIEST[name]
+    told = f"`{many}`" if many == few else f"`{many}` with 20 devices in a round, `{few}` with 5"
+    return f"Of the fewest bytes at no more than half a point lost, as measured where nobody lies: {told}."
+
+
 def _preset(slot: Slot, name: str, rule: Any) -> Part:  # noqa: ANN401 - any rule
     written = f"Written out, it is\n\n```toml\n{to_toml(rule).rstrip()}\n```"
-    codec = f"{in_codec_words(rule.needs)} Where no encoding is given it is `{DEFAULT}`."
+    codec = f"{in_codec_words(rule.needs)} Where no encoding is given it is `{DEFAULT}`. {_thriftiest(name)}"
     sections = {"Formula": f"`{rule}`", "Configuration": written, "Codec": codec}
     doc = Doc(PURPOSES.get(name, str(rule)), "", sections)
     return Part(slot, name, doc, (), f'[rule]\npreset = "{name}"', f'fedmq.rules.preset("{name}")')

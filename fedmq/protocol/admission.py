@@ -1,7 +1,8 @@
 """An update's way through the open round, from the door to its receipt: the coordinator's half that sees every update.
 
 `Offered` → `Keep` (journal it) → `Completed` → `Absorb` → `Absorbed` or `Spoiled` → `Reply`. What does not belong is
-answered at the door, and never journaled.
+answered at the door, and never journaled. A question about an update goes the same way up to the door; what could come
+in there is searched for instead: `Offered` → `Search` → `Searched` → `Reply`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.ledger import Entry, Ledger, Standing
 from fedmq.protocol.machine import Machine
 from fedmq.protocol.messages import Receipt, Verdict
+from fedmq.protocol.pacing import spread_s
 from fedmq.protocol.progress import Phase, Progress
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from fedmq.protocol.progress import Terms
 
 START_PAUSE_S: Final = 5.0
-"""What a device is told to wait whose update arrives before the aggregator knows its own round, or while none is open.
+"""What a device is told to wait, at least, whose update arrives before the aggregator knows its own round, or while
+none is open; of a large fleet each device waits as long as the fleet is spread over.
 """
 
 
@@ -43,6 +46,11 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
     @abstractmethod
     def _consider(self, now: float) -> None:
         """Close the round if it is time."""
+
+    @property
+    @abstractmethod
+    def fleet(self) -> int:
+        """About how many devices there are."""
 
     def _current(self) -> Task:
         if self.task is None:
@@ -117,6 +125,9 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
         return opened is not None and in_cohort(device, opened.salt, opened.fraction)
 
     def _welcome(self, event: co.Offered, entry: Entry | None) -> None:
+        if event.question is not None:
+            self._out.append(co.Search(event.device, event.round, event.update, event.question))
+            return
         key = event.device, event.round
         # A new id while the old update is still incomplete: the device lost its outbox and trained again.
         if entry is None or entry.update != event.update:
@@ -130,7 +141,8 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
     def _repeat(self, event: co.Offered, known: Entry) -> None:
         if not event.opening:
             return
-        self.ledger.tally.count(Verdict.DUPLICATE)
+        if event.question is None:
+            self.ledger.tally.count(Verdict.DUPLICATE)
         if known.update != event.update:
             reason = "another update of this device has its verdict"
             self._reply(event.device, event.round, event.update, Verdict.DUPLICATE, reason)
@@ -139,7 +151,8 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
 
     def _turn_away(self, event: co.Offered, verdict: Verdict, reason: str) -> None:
         if event.opening:
-            self.ledger.tally.count(verdict, reason)
+            if event.question is None:
+                self.ledger.tally.count(verdict, reason)
             # In the words of the update's own run: a device takes no other receipt for it.
             self._out.append(
                 co.Reply(event.device, Receipt(event.run, event.round, event.update, verdict, reason))
@@ -147,11 +160,34 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
 
     def _put_off(self, event: co.Offered, reason: str) -> None:
         if event.opening:
-            receipt = Receipt(event.run, event.round, event.update, Verdict.RETRY, reason, START_PAUSE_S)
+            receipt = Receipt(
+                event.run,
+                event.round,
+                event.update,
+                Verdict.RETRY,
+                reason,
+                max(START_PAUSE_S, spread_s(self.fleet)),
+                question=event.question or 0,
+            )
             self._out.append(co.Reply(event.device, receipt))
 
     def _reply(self, device: str, round_: int, update: bytes, verdict: Verdict, reason: str) -> None:
         self._out.append(co.Reply(device, Receipt(self.terms.run, round_, update, verdict, reason)))
+
+    def _searched(self, event: co.Searched) -> None:
+        """Ask for what is missing; nothing needs to be said of an update that is on its way to its verdict."""
+        entry = self.ledger.find(event.device, event.round)
+        arriving = entry is None or entry.standing is Standing.ARRIVING
+        if self.phase is Phase.OPEN and self._takes(event.round) and arriving and event.missing:
+            receipt = Receipt(
+                self.terms.run,
+                event.round,
+                event.update,
+                Verdict.RETRY,
+                missing=event.missing,
+                question=event.question,
+            )
+            self._out.append(co.Reply(event.device, receipt))
 
     # --- into the fold ------------------------------------------------------------------------------------------------
 
@@ -165,7 +201,7 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
             self._settle(event.device, event.round, event.update, Verdict.REJECTED, reason)
             self._consider(now)
         else:
-            self.ledger.ready(event.device, event.round)
+            self.ledger.ready(event.device, event.round, now)
             self._absorb_next()
 
     def _mismatch(self, event: co.Completed) -> str:

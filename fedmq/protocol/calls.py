@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 SALT_DRAWS: Final = 64
 """Tries to find a cohort that can make the quorum; a small fleet needs a few."""
+MANY: Final = 20
+DEVIATIONS: Final = 6.0
+"""Where so many are asked on average, and the quorum is so many standard deviations above that, no draw will do, and
+none is tried beyond the first, which costs a hash a device: the quorum counts on devices that are yet to come."""
 
 
 def next_task(terms: Terms, policy: Policy, progress: Progress, present: Collection[str]) -> Task:
@@ -41,9 +45,11 @@ def next_task(terms: Terms, policy: Policy, progress: Progress, present: Collect
 def _salt(seed: bytes, policy: Policy, number: int, present: Collection[str]) -> bytes:
     """Draw until the cohort of those present is big enough for a quorum."""
     fraction = policy.invited
-    wanted = max(policy.quorum, math.floor(fraction * len(present)))
+    mean = fraction * len(present)
+    wanted = max(policy.quorum, math.floor(mean))
+    hopeless = mean >= MANY and wanted > mean + DEVIATIONS * math.sqrt(mean)
     best, most = b"", -1
-    for attempt in range(SALT_DRAWS):
+    for attempt in range(1 if hopeless else SALT_DRAWS):
         salt = draw_salt(seed, number, attempt)
         size = cohort_size(present, salt, fraction)
         if size >= wanted:

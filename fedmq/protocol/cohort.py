@@ -12,7 +12,7 @@ import hmac
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _SPAN = 2**64
 
@@ -30,6 +30,26 @@ def draw_salt(seed: bytes, round_: int, attempt: int) -> bytes:
     ]
 
 
+def members(devices: Iterable[str], salt: bytes, fraction: float) -> Iterator[str]:
+    """Yield those of `devices` that are in the cohort, as `in_cohort` says of each; for many it is much faster.
+
+    HMAC's two keyed beginnings are hashed once: see RFC 2104, section 4.
+    """
+    if fraction >= 1:
+        yield from devices
+        return
+    edge = int(fraction * _SPAN).to_bytes(8, "big")
+    inner, outer = (
+        hashlib.sha256(bytes(byte ^ pad for byte in salt.ljust(64, b"\0"))) for pad in (0x36, 0x5C)
+    )
+    for device in devices:
+        first, second = inner.copy(), outer.copy()
+        first.update(device.encode())
+        second.update(first.digest())
+        if second.digest() < edge:
+            yield device
+
+
 def cohort_size(devices: Iterable[str], salt: bytes, fraction: float) -> int:
     """Count those of `devices` that are in the cohort."""
-    return sum(in_cohort(device, salt, fraction) for device in devices)
+    return sum(1 for _ in members(devices, salt, fraction))

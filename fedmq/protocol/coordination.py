@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fedmq.protocol.messages import Facts, Receipt, Report, Task
+    from fedmq.protocol.spans import Spans
 
 # --- events -----------------------------------------------------------------------------------------------------------
 
@@ -44,7 +45,8 @@ class Died:
 class Offered:
     """An update, or the first piece of one, arrived at the door: `nbytes` came with it. `round` is the one it answers.
 
-    For a chunked update this event is raised for every chunk; `opening` is True for the one with index 0.
+    For a chunked update this event is raised for every chunk; `opening` is True for the one with index 0. Where nothing
+    of the update came but a question about it, `question` is its number.
     """
 
     device: str
@@ -53,6 +55,18 @@ class Offered:
     update: bytes
     nbytes: int
     opening: bool = True
+    question: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """The journal was searched for an update (`Search`): these chunks of it are missing, as a receipt says it."""
+
+    device: str
+    round: int
+    update: bytes
+    missing: Spans
+    question: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +151,7 @@ CoordinatorEvent: TypeAlias = (
     | Born
     | Died
     | Offered
+    | Searched
     | Garbled
     | Completed
     | Absorbed
@@ -169,6 +184,16 @@ class Keep:
     device: str
     round: int
     update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Look which chunks of the update are durable; answer with Searched when what came before is committed."""
+
+    device: str
+    round: int
+    update: bytes
+    question: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,4 +254,6 @@ class End:
     task: Task
 
 
-CoordinatorEffect: TypeAlias = Announce | Keep | Absorb | Reply | Finish | Discard | Tell | WakeAt | End
+CoordinatorEffect: TypeAlias = (
+    Announce | Keep | Search | Absorb | Reply | Finish | Discard | Tell | WakeAt | End
+)

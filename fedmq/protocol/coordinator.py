@@ -36,9 +36,12 @@ from fedmq.errors import MisuseError
 from fedmq.protocol import coordination as co
 from fedmq.protocol.admission import START_PAUSE_S, Admission
 from fedmq.protocol.calls import next_task
+from fedmq.protocol.cohort import members
+from fedmq.protocol.deadlines import forget, learn, soft_deadline_s
 from fedmq.protocol.ledger import MOST_NAMES, REMEMBERED_ROUNDS, Ledger
 from fedmq.protocol.messages import Receipt, Report, TaskKind, Verdict
 from fedmq.protocol.progress import Phase, Progress, Terms
+from fedmq.protocol.spans import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +102,11 @@ class Coordinator(Admission):
         self._census = 0.0
         self._stop_reason = ""
 
+    @property
+    def fleet(self) -> int:
+        """About how many devices there are, also while they are still coming in."""
+        return max(len(self.present), self.progress.fleet)
+
     def turn(self, codec: str) -> None:
         """Have the tasks of later rounds name this codec. What it makes must keep to the terms' `update_bytes`."""
         self.terms = replace(self.terms, codec=codec)
@@ -116,6 +124,8 @@ class Coordinator(Admission):
                 self._died(event, now)
             case co.Offered():
                 self._offered(event)
+            case co.Searched():
+                self._searched(event)
             case co.Garbled():
                 self.ledger.tally.bytes_up += event.nbytes
                 self.ledger.tally.count(Verdict.REJECTED, event.reason)
@@ -153,9 +163,12 @@ class Coordinator(Admission):
         """Count on `device` in the open round, if the task invites it and it has no verdict yet."""
         number = self._current().round
         if self._invited(device, number):
-            self._asked.add(device)
-            if not self.ledger.settled(device, number):
-                self._waiting_for.add((device, number))
+            self._ask_invited(device, number)
+
+    def _ask_invited(self, device: str, number: int) -> None:
+        self._asked.add(device)
+        if not self.ledger.settled(device, number):
+            self._waiting_for.add((device, number))
 
     def _died(self, event: co.Died, now: float) -> None:
         # An old will must not bury a device that has come back; one of a life that nobody saw begin does.
@@ -200,17 +213,19 @@ class Coordinator(Admission):
     def _open_or_wait(self, now: float) -> None:
         self.phase = Phase.WAITING
         if len(self.present) >= self.policy.min_devices:
+            self.progress = self.progress.seen(len(self.present))
             self._open(next_task(self.terms, self.policy, self.progress, self.present), now, begin=True)
 
     def _open(self, task: Task, now: float, *, begin: bool) -> None:
         self.phase, self.task = Phase.OPEN, task
+        self._census = 0.0 if begin else self._census
         self.opened = self._closing = now
         # After a restart the journal's task may be newer than the checkpoint.
         self.progress = self.progress.opened(task)
         self.ledger.open()
         self._asked, self._waiting_for = set(), set()
-        for device in self.present:
-            self._ask(device)
+        for device in members(self.present, task.salt, task.fraction):
+            self._ask_invited(device, task.round)
         self._out.append(co.Announce(task, begin))
         self._sleep(now)
 
@@ -232,7 +247,7 @@ class Coordinator(Admission):
             self._drained(now)
 
     def _soft(self) -> float:
-        return self.opened + self.policy.soft_deadline_s
+        return self.opened + soft_deadline_s(self.policy, self.progress)
 
     def _hard(self) -> float:
         return self.opened + self.policy.hard_deadline_s
@@ -267,6 +282,9 @@ class Coordinator(Admission):
 
     def _stepped(self, event: co.Stepped, now: float) -> None:
         self._check_stepping(event)
+        if not self._census:  # else the round began before a restart, nobody knows when
+            arrivals = [time - self.opened for time in self.ledger.arrivals()]
+            self.progress = learn(self.progress, arrivals)
         self.progress = self.progress.stepped(event.version)
         reported = self._close_round("stepped", now, event)
         self.progress = self.progress.judged({**reported.metrics, **event.evaluation}, self.stop_when)
@@ -274,7 +292,7 @@ class Coordinator(Admission):
 
     def _abandon(self, reason: str, now: float) -> None:
         self._out.append(co.Discard(self._current().round, reason))
-        self.progress = replace(self.progress, abandoned=self.progress.abandoned + 1)
+        self.progress = replace(forget(self.progress), abandoned=self.progress.abandoned + 1)
         self._close_round(f"abandoned: {reason}", now)
         self._go_on(now)
 
@@ -331,7 +349,7 @@ class Coordinator(Admission):
 
     def _ask_again(self, device: str, round_: int, update: bytes, pause: float, reason: str) -> None:
         """Have an update sent again for a later buffer: those that fit into the next one at once, others in turn."""
-        receipt = Receipt(self.terms.run, round_, update, Verdict.RETRY, reason, pause)
+        receipt = Receipt(self.terms.run, round_, update, Verdict.RETRY, reason, pause, EVERYTHING)
         self._out.append(co.Reply(device, receipt))
 
     # --- the end ------------------------------------------------------------------------------------------------------

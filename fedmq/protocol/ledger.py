@@ -48,6 +48,7 @@ class Entry:
     standing: Standing = Standing.ARRIVING
     verdict: Verdict = Verdict.ACCEPTED
     reason: str = ""
+    whole: float = 0.0  # when all of it was there
 
 
 @dataclass(slots=True)
@@ -173,9 +174,10 @@ class Ledger:
         """Return the entry of an update that was settled before the open round, if it is still known."""
         return self._closed.get(round_, {}).get(device)
 
-    def ready(self, device: str, round_: int) -> None:
+    def ready(self, device: str, round_: int, now: float = 0.0) -> None:
         """Note that the device's update is whole, and has to wait for its turn."""
         self.entries[device, round_].standing = Standing.READY
+        self.entries[device, round_].whole = now
         self._ready.append((device, round_))
 
     def next_ready(self) -> Key | None:
@@ -208,6 +210,11 @@ class Ledger:
             if entry.verdict is Verdict.ACCEPTED
         ]
 
+    def arrivals(self) -> list[float]:
+        """Return when each of the updates was whole that the open round has accepted."""
+        settled = (entry for _, _, entry in self._settled())
+        return [entry.whole for entry in settled if entry.verdict is Verdict.ACCEPTED]
+
     def snapshot(self, closing: int | None = None) -> dict[int, dict[str, tuple[bytes, Verdict, str]]]:
         """Return the remembered verdicts as plain data, for a checkpoint.
 
@@ -234,6 +241,9 @@ def _plain(entry: Entry) -> tuple[bytes, Verdict, str]:
 
 
 def _key(reason: str, known: Mapping[str, int]) -> str:
-    """Return the account's name for a refusal: its words without figures, or ``other`` once there are many."""
+    """Return the account's name for a refusal: its words without figures, or ``other`` once there are many.
+
+    A report has room for `MOST_NAMES`, ``other`` among them.
+    """
     kind = "".join("#" if letter.isdigit() else letter for letter in reason)[:120]
-    return kind if kind in known or len(known) < MOST_NAMES else "other"
+    return kind if kind in known or len(known) < MOST_NAMES - 1 else "other"

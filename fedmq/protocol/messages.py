@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fedmq.protocol.spans import Spans
+
 Setting: TypeAlias = bool | int | float | str
 
 DELTA: Final = "delta"
@@ -35,7 +37,7 @@ class Verdict(IntEnum):
     DUPLICATE = 2
     LATE = 3
     REJECTED = 4
-    RETRY = 5  # not taken now: send the same update again after `retry_after_s`
+    RETRY = 5  # not here, or not all of it: send it again after `retry_after_s`
 
     @property
     def settled(self) -> bool:
@@ -144,7 +146,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The aggregator's word on one update, given only after its own commit."""
+    """The aggregator's word on one update, given only after its own commit.
+
+    With `RETRY`, `missing` are the chunks to send (see `fedmq.protocol.spans`); where there are none, nothing is known
+    but that the update has to be sent, or asked about, again. `question` is the number of the question that this
+    answers; 0 where it answers none. An answer may come again, after the next question: a broker repeats what it has no
+    acknowledgement for.
+    """
 
     run: bytes
     round: int
@@ -152,6 +160,22 @@ class Receipt:
     verdict: Verdict
     reason: str = ""
     retry_after_s: float = 0.0
+    missing: Spans = ()
+    question: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A device's question what has become of an update that it sent: it costs less than to send that again.
+
+    `count` is the number of chunks into which the device cuts it; 0 where it asks for the verdict alone. `question` is
+    a number that tells this question from others about the same update; 0 where no answer has to be told from others.
+    """
+
+    run: bytes
+    update: bytes
+    count: int
+    question: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +196,15 @@ class Birth:
 
 @dataclass(frozen=True, slots=True)
 class Beacon:
-    """The aggregator's own certificate; `epoch` grows with every start of its process and every connection."""
+    """The aggregator's own certificate; `epoch` grows with every start of its process and every connection.
+
+    `spread_s` is the time over which devices spread what all of them would do at once (see `fedmq.protocol.pacing`).
+    """
 
     alive: bool
     run: bytes
     epoch: int
+    spread_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,4 +234,4 @@ class Report:
     reasons: Mapping[str, int] = field(default_factory=dict)
 
 
-Message: TypeAlias = Task | Manifest | Update | Chunk | Receipt | Birth | Beacon | Report | Frame
+Message: TypeAlias = Task | Manifest | Update | Chunk | Receipt | Birth | Beacon | Report | Frame | Query

@@ -23,37 +23,34 @@ an update waits in the outbox; when another day has begun both go on from there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Final, assert_never
 
 from fedmq.errors import MisuseError
 from fedmq.protocol import participation as pa
-from fedmq.protocol.allowance import Allowance
 from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.frames import cost, way
-from fedmq.protocol.machine import Machine
 from fedmq.protocol.messages import Manifest, Task, TaskKind
+from fedmq.protocol.participation import Phase
+from fedmq.protocol.posting import LONGEST_PAUSE_S, RECEIPT_PAUSE_S, Letter, Posting, pause_after
+from fedmq.protocol.spans import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+__all__ = [
+    "FETCH_PAUSE_S",
+    "LONGEST_PAUSE_S",
+    "MOST_WAITING",
+    "RECEIPT_PAUSE_S",
+    "TRANSITIONS",
+    "Participant",
+    "Phase",
+]
+
 FETCH_PAUSE_S: Final = 5.0
 """Wait after a fetch that failed before the next try; doubled each time, up to `LONGEST_PAUSE_S`."""
-RECEIPT_PAUSE_S: Final = 30.0
-"""Wait for a receipt before the update is sent again; doubled each time, up to `LONGEST_PAUSE_S`."""
-LONGEST_PAUSE_S: Final = 600.0
 MOST_WAITING: Final = 2
 """Updates that may wait for their receipts before the device trains for another one."""
-
-
-class Phase(Enum):
-    """What the device is doing."""
-
-    IDLE = "idle"
-    FETCHING = "fetching"
-    TRAINING = "training"
-    RETIRED = "retired"
 
 
 _ANY = frozenset({Phase.IDLE, Phase.FETCHING, Phase.TRAINING, Phase.RETIRED})
@@ -77,19 +74,7 @@ TRANSITIONS: Mapping[tuple[Phase, type], frozenset[Phase]] = {
 """Every way from one phase to the next. A pair that is not here leaves the phase as it is; `handle` holds to that."""
 
 
-@dataclass(slots=True)
-class Letter:
-    """An update in the outbox: when it is due (again), how often it was sent, whether the link's limit holds it up."""
-
-    run: bytes
-    round: int
-    due: float = 0.0
-    sent: int = 0
-    nbytes: int = 0
-    held: bool = False
-
-
-class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
+class Participant(Posting):
     """The machine; see the module's text. Not thread-safe: one shell owns it."""
 
     def __init__(
@@ -101,13 +86,11 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
         outbox: Mapping[bytes, tuple[bytes, int]] | None = None,
     ) -> None:
         """Begin with what is on disk: `held` is (run, version) of the replica, `outbox` maps update to (run, round)."""
-        super().__init__(Phase.IDLE)
+        super().__init__(outbox or {})
         self.device, self.layout = device, layout
-        self.connected = False
         self.task: Task | None = None
         self.manifest: Manifest | None = None
         self.run, self.version = held or (b"", 0)
-        self.outbox = {update: Letter(run, round_) for update, (run, round_) in (outbox or {}).items()}
         self._answered = self._last_answered()
         self._work: Task | None = None
         self._aim: Task | None = None
@@ -115,12 +98,11 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
         self._fetch_due = 0.0
         self._fetches_failed = 0
         self._complained: set[bytes] = set()
-        self._allowance = Allowance()
 
     def _transitions(self) -> Mapping[tuple[Phase, type], frozenset[Phase]]:
         return TRANSITIONS
 
-    def _react(self, event: pa.ParticipantEvent, now: float) -> None:  # noqa: C901 - one row per event
+    def _react(self, event: pa.ParticipantEvent, now: float) -> None:  # noqa: C901, PLR0912 - one row per event
         match event:
             case pa.Connected():
                 self._connect(now)
@@ -136,6 +118,8 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
                 self._fetch_failed(event, now)
             case pa.Stored():
                 self._stored(event, now)
+            case pa.Sent(update):
+                self._sent(update, now)
             case pa.TrainingFailed():
                 self._training_failed(event, now)
             case pa.Receipted():
@@ -148,12 +132,6 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
                 assert_never(event)
 
     # --- the link -----------------------------------------------------------------------------------------------------
-
-    def _connect(self, now: float) -> None:
-        self.connected = True
-        for letter in self.outbox.values():
-            letter.due = now
-        self._go_on(now)
 
     def _disconnect(self) -> None:
         self.connected, self._fetching, self._aim = False, 0, None
@@ -252,22 +230,6 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
         )
         self._out.append(pa.Log(sentence, serious=True))
 
-    def _allowed(self, nbytes: int | None, now: float) -> None:
-        """Hear what the link may carry; when that is more than before, take up what had to wait for it."""
-        if self._allowance.grant(nbytes):
-            for letter in self.outbox.values():
-                if letter.held:
-                    letter.due = now
-            self._go_on(now)
-
-    def _affords(self, what: str, nbytes: int) -> bool:
-        if self._allowance.covers(nbytes):
-            return True
-        sentence = self._allowance.complaint(what, nbytes)
-        if sentence:
-            self._out.append(pa.Log(sentence))
-        return False
-
     def _affords_answer(self, task: Task, fetched: int) -> bool:
         """Tell whether the link may still carry what answering takes: `fetched` bytes of model, and an update."""
         return self._affords(f"round {task.round}", fetched + self._allowance.update_bytes)
@@ -328,7 +290,7 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
             self._out.append(pa.Log(f"the key-frame makes good what came out wrong: {event.reason}"))
             self._go_on(now)
             return
-        self._fetch_due = now + _pause(FETCH_PAUSE_S, self._fetches_failed)
+        self._fetch_due = now + pause_after(FETCH_PAUSE_S, self._fetches_failed)
         self._fetches_failed += 1
         self._out.append(pa.Log(f"model {event.version} could not be fetched: {event.reason}"))
         self._sleep(now)
@@ -338,8 +300,8 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
     def _stored(self, event: pa.Stored, now: float) -> None:
         work = self._work_done(event)
         if self._still_wanted(work):
-            self.outbox[event.update] = Letter(work.run, work.round, due=now, nbytes=event.nbytes)
-            self._allowance.update_bytes = event.nbytes
+            letter = Letter(work.run, work.round, due=now, missing=EVERYTHING, nbytes=event.nbytes)
+            self._post(event.update, letter)
             self._answered = max(self._answered, work.round)  # an older run may have been here in between
         else:
             self._out.append(pa.Forget(event.round, event.update, None, "its round ended during training"))
@@ -363,39 +325,10 @@ class Participant(Machine[Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
         self._out.append(pa.Log(f"no update for round {event.round}: {event.reason}", serious=True))
         self._go_on(now)
 
-    def _send_what_is_due(self, now: float) -> None:
-        if not self.connected:
-            return
-        for update, letter in self.outbox.items():
-            if now >= letter.due:
-                letter.held = not self._affords(f"the update of round {letter.round}", letter.nbytes)
-                if letter.held:
-                    letter.due = now + LONGEST_PAUSE_S
-                    continue
-                letter.due = now + _pause(RECEIPT_PAUSE_S, letter.sent)
-                letter.sent += 1
-                self._out.append(pa.Send(letter.round, update))
-
-    def _receipted(self, event: pa.Receipted, now: float) -> None:
-        receipt = event.receipt
-        letter = self.outbox.get(receipt.update)
-        if letter is None or letter.run != receipt.run:
-            return
-        if receipt.verdict.settled:
-            del self.outbox[receipt.update]
-            self._out.append(pa.Forget(letter.round, receipt.update, receipt.verdict, receipt.reason))
-        else:
-            letter.due = now + receipt.retry_after_s
-        self._go_on(now)
-
     def _sleep(self, now: float) -> None:
         """Ask for the next time at which something falls due; without a link nothing does."""
-        times = [letter.due for letter in self.outbox.values()]
+        times = self._dues()
         if self._fetch_due > now and self.phase is Phase.IDLE:
             times.append(self._fetch_due)
         if times and self.connected:
             self._out.append(pa.Wake(min(times)))
-
-
-def _pause(first: float, times: int) -> float:
-    return min(first * 2.0 ** min(times, 10), LONGEST_PAUSE_S)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from fedmq.protocol.frames import Step
     from fedmq.protocol.messages import Manifest, Receipt, Task, Verdict
+    from fedmq.protocol.spans import Spans
+
+
+class Phase(Enum):
+    """What the device is doing."""
+
+    IDLE = "idle"
+    FETCHING = "fetching"
+    TRAINING = "training"
+    RETIRED = "retired"
+
 
 # --- events -----------------------------------------------------------------------------------------------------------
 
@@ -62,6 +74,13 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What was to be sent of the update is with the broker, or was refused by it; a link that was lost ends it too."""
+
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingFailed:
     """The trainer raised, diverged, or the update could not be encoded."""
 
@@ -96,6 +115,7 @@ ParticipantEvent: TypeAlias = (
     | Fetched
     | FetchFailed
     | Stored
+    | Sent
     | TrainingFailed
     | Receipted
     | Allowed
@@ -136,10 +156,16 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Publish the outbox's update, all of it; nothing to do where it is just being published over this link."""
+    """Publish these chunks of the outbox's update (see `fedmq.protocol.spans`), or ask which ones are `missing`.
+
+    It takes the place of whatever is being published of this update. Answer with Sent, unless the link is lost first. A
+    short update may be sent whole instead of asked about. `question` is the number to ask with.
+    """
 
     round: int
     update: bytes
+    missing: Spans = ()
+    question: int = 0
 
 
 @dataclass(frozen=True, slots=True)

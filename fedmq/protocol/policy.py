@@ -29,6 +29,7 @@ class Policy:
         buffered asynchronous aggregation"; with 1, FedAsync: Xie et al. 2019, "Asynchronous federated optimization").
         A round is then the time in which one buffer fills.
     max_staleness: how many rounds an update may be behind and still be taken; asynchronous federations only.
+    adaptive: let the soft deadline come earlier, by how fast updates came in lately; synchronous rounds only.
     """
 
     fraction: float = 1.0
@@ -39,6 +40,7 @@ class Policy:
     hard_deadline_s: float = 120.0
     buffer: int = 0
     max_staleness: int = 16
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         """Raise ConfigError for settings that cannot work together."""
@@ -63,6 +65,10 @@ class Policy:
             self._check_buffer()
 
     def _check_buffer(self) -> None:
+        _want(
+            not self.adaptive,
+            "adaptive is set beside a buffer: an asynchronous federation waits for nobody, so leave it out",
+        )
         _want(
             self.quorum <= self.buffer,
             f"quorum is {self.quorum}, the buffer {self.buffer}: a full buffer must be enough to move the model",

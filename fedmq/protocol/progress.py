@@ -54,7 +54,9 @@ class Progress:
     `round` is the last round number given out, `version` the model's (1 is the first model), `steps` how often the
     model moved, `best` the best metric so far, `stale` rounds since then, `abandoned` rounds in a row. `recent` are the
     rounds whose updates may still be taken, oldest first: the open one, and in an asynchronous federation those before
-    it within `Policy.max_staleness`.
+    it within `Policy.max_staleness`. `fleet` is about how many devices there are: as many as were there when the last
+    round was opened, but no fewer than half of those before, for after a restart they come in one by one.
+    `arrivals` are the times by which most updates of the last rounds were in (see `fedmq.protocol.deadlines`).
     """
 
     round: int = 0
@@ -64,6 +66,12 @@ class Progress:
     stale: int = 0
     abandoned: int = 0
     recent: tuple[Opened, ...] = ()
+    fleet: int = 0
+    arrivals: tuple[float, ...] = ()
+
+    def seen(self, devices: int) -> Progress:
+        """Return the progress with so many devices there as a round is opened."""
+        return replace(self, fleet=max(devices, self.fleet // 2))
 
     def opened(self, task: Task) -> Progress:
         """Return the progress with the task's round open; what is older than the task's oldest is recent no longer."""

@@ -5,7 +5,9 @@ Both train for as many epochs as the federation's devices do, and are judged on 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -42,10 +44,14 @@ def local_curve(
     """Train each device on its own data alone; the mean of what their models can do for everyone."""
     if fleet.pooled is None:
         raise ValueError("the fleet's data cannot be joined")
-    courses = []
-    for number, trainer in enumerate(fleet.trainers.values(), 1):
-        courses.append(list(_course(trainer, fleet.pooled, rounds, training, steps)))
-        progress(number)
+    courses, judge = [], fleet.pooled
+    with ThreadPoolExecutor(fleet.callers) as pool:
+        course = partial(_course, judge=judge, rounds=rounds, training=training, steps=steps)
+        for number, found in enumerate(
+            pool.map(lambda trainer: list(course(trainer)), fleet.trainers.values()), 1
+        ):
+            courses.append(found)
+            progress(number)
     means = (fmean(course[index][1] for course in courses) for index in range(steps))
     return Curve("local only", tuple(zip((point for point, _ in courses[0]), means, strict=True)))
 

@@ -4,32 +4,55 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import numpy as np
-
-from fedmq import datasets
+from fedmq.engines.choice import load
+from fedmq.engines.front import Front
 from fedmq.errors import ConfigError
-from fedmq.trainers.module import Supply, load_user_module
+from fedmq.simulate.dealing import engine_options, joined, supplies_of
+from fedmq.simulate.measuring import fastest
+from fedmq.simulate.settings import AUTO, OWN_TRAINERS
+from fedmq.trainers.module import Supply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from fedmq.datasets import Dataset
-    from fedmq.device.interface import Trainer
+    from fedmq.device.interface import Setting, Trainer
+    from fedmq.simulate.measuring import Measured
     from fedmq.simulate.settings import FleetTable
 
-TRAINERS: Final = {"keras": "fedmq.trainers.keras:from_module", "numpy": "fedmq.trainers.numpy:from_module"}
+TRAINERS: Final = {
+    "keras": "fedmq.trainers.keras:from_module",
+    "litert": "fedmq.trainers.litert:from_module",
+    "numpy": "fedmq.trainers.numpy:from_module",
+}
 """Short names of the trainers that come with fedmq."""
+
+POOLED: Final = "pooled"
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Trainers by device name; `pooled` trains and evaluates on all data, None where the data cannot be joined."""
+    """Trainers by device name; `pooled` trains and evaluates on all data, None where the data cannot be joined.
+
+    `front` is what the trainers share where an engine trains them, and `notes` say which engine and why.
+    """
 
     trainers: Mapping[str, Trainer]
     pooled: Trainer | None
     description: str
+    front: Front | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def callers(self) -> int:
+        """How many threads should ask for trainings at once: one, or as many as keep the engine busy."""
+        return 1 if self.front is None else min(self.front.callers, len(self.trainers))
+
+    def close(self) -> None:
+        """End the engine's threads."""
+        if self.front is not None:
+            self.front.close()
 
 
 def build_trainer(kind: str) -> Callable[..., Trainer]:
@@ -49,86 +72,58 @@ def build_trainer(kind: str) -> Callable[..., Trainer]:
     return found
 
 
-def build_fleet(table: FleetTable) -> Fleet:
-    """Build every trainer of the fleet. Raises ConfigError."""
-    supplies = _supplies(table)
-    build, options = build_trainer(table.trainer), _options(table)
+def build_fleet(table: FleetTable, training: Mapping[str, Setting] | None = None) -> Fleet:
+    """Build every trainer of the fleet; an engine is chosen by what it does at `training`. Raises ConfigError."""
+    if table.engine != OWN_TRAINERS:
+        return _on_engine(table, training or {})
+    supplies = supplies_of(table)
+    build, options = build_trainer(table.trainer), {"seed": table.seed, **table.options}
     trainers = {name: build(table.module, name, options, supply=supply) for name, supply in supplies.items()}
     return Fleet(trainers, _pooled(table, supplies), _describe(table, supplies))
 
 
 def build_judge(table: FleetTable) -> Trainer | None:
     """Build only the trainer that holds everyone's data, None where the data cannot be joined. Raises ConfigError."""
-    return _pooled(table, _supplies(table))
+    return _pooled(table, supplies_of(table))
+
+
+def _on_engine(table: FleetTable, training: Mapping[str, Setting]) -> Fleet:
+    """Build a fleet whose devices share an engine, and everyone's data as one more device of it."""
+    kind, tried = _chosen(table, training)
+    make = load(kind)  # before the user's module is: an engine may decide what Keras runs on
+    supplies = supplies_of(table)
+    everyone = joined(list(supplies.values()))
+    held = {} if everyone is None else {POOLED: _compared(table, everyone)}
+    front = Front(make(table.module, {**supplies, **held}, engine_options(table, kind, training)))
+    notes = (f"engine: {front.engine.name}", *(f"  measured {each}" for each in tried))
+    trainers = {name: front.trainer(name) for name in supplies}
+    pooled = front.trainer(POOLED) if held else None
+    return Fleet(trainers, pooled, _describe(table, supplies), front, notes)
+
+
+def _chosen(table: FleetTable, training: Mapping[str, Setting]) -> tuple[str, Sequence[Measured]]:
+    if table.engine != AUTO:
+        return table.engine, ()
+    best, tried = fastest(table, training)
+    return best.engine, tried
+
+
+def _compared(table: FleetTable, everyone: Supply) -> Supply:
+    """Return what the one with all data holds: to train on, only where the fleet is compared with that."""
+    if table.baselines:
+        return everyone
+    x, y = cast("tuple[Any, Any]", everyone.train)
+    return Supply((x[:1], y[:1]), everyone.held_out)
 
 
 def _pooled(table: FleetTable, supplies: Mapping[str, Supply]) -> Trainer | None:
-    everything = _joined(list(supplies.values()))
+    everything = joined(list(supplies.values()))
     if everything is None:
         return None
-    return build_trainer(table.trainer)(table.module, "pooled", _options(table), supply=everything)
-
-
-def _options(table: FleetTable) -> dict[str, Any]:
-    return {"seed": table.seed, **table.options}
-
-
-def _supplies(table: FleetTable) -> dict[str, Supply]:
-    return _from_module(table) if table.data == "module" else _from_dataset(table)
+    options = {"seed": table.seed, **table.options}
+    return build_trainer(table.trainer)(table.module, POOLED, options, supply=everything)
 
 
 def _describe(table: FleetTable, supplies: Mapping[str, Supply]) -> str:
     where = table.module if table.data == "module" else f"{table.data}, dealt out {table.partition}"
     return f"{len(supplies)} devices, data: {where}"
-
-
-def _from_module(table: FleetTable) -> dict[str, Supply]:
-    user = load_user_module(table.module)
-    return {name: user.data(name) for name in _names(table.devices)}
-
-
-def _from_dataset(table: FleetTable) -> dict[str, Supply]:
-    data = datasets.smartwatch() if table.data == "smartwatch" else datasets.mnist()
-    train = datasets.deal(table.partition, data, devices=table.devices, seed=table.seed)
-    held_out = _held_out_parts(table, data)
-    parts = zip(_names(table.devices), train, held_out, strict=True)
-    return {
-        name: Supply((data.x[rows], data.y[rows]), (data.x_test[held], data.y_test[held]))
-        for name, rows, held in parts
-    }
-
-
-def _held_out_parts(table: FleetTable, data: Dataset) -> Sequence[Any]:
-    """Deal out the held-out examples: a person's to that person's devices, others evenly."""
-    mirrored = datasets.Dataset(
-        data.x_test,
-        data.y_test,
-        data.owner_test,
-        data.x_test,
-        data.y_test,
-        data.owner_test,
-        data.classes,
-        data.owners,
-    )
-    way = "by_owner" if table.partition == "by_owner" else "iid"
-    return datasets.deal(way, mirrored, devices=table.devices, seed=table.seed)
-
-
-def _names(count: int) -> list[str]:
-    width = len(str(count))
-    return [f"device-{number:0{width}d}" for number in range(1, count + 1)]
-
-
-def _joined(supplies: Sequence[Supply]) -> Supply | None:
-    """Join everyone's examples where they are plain (x, y) arrays with held-out ones; None otherwise."""
-    if not all(_plain(supply.train) and _plain(supply.held_out) for supply in supplies):
-        return None
-    return Supply(_concatenated([s.train for s in supplies]), _concatenated([s.held_out for s in supplies]))
-
-
-def _plain(part: object) -> bool:
-    return isinstance(part, tuple) and len(part) == 2 and all(isinstance(array, np.ndarray) for array in part)  # noqa: PLR2004
-
-
-def _concatenated(parts: Sequence[Any]) -> tuple[Any, Any]:
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])

@@ -19,10 +19,12 @@ from fedmq.errors import ConfigError
 from fedmq.simulate import narration
 from fedmq.simulate.fleet import build_fleet
 from fedmq.simulate.runfolder import model_file
-from fedmq.simulate.settings import SimulationSettings
+from fedmq.simulate.settings import AUTO, SimulationSettings
 from fedmq.simulate.simulation import Simulation
+from fedmq.simulate.virtual.play import play_virtual
 from fedmq.transport.address import Credentials, open_transport
 from fedmq.transport.private import private_broker
+from fedmq.worlds import world as world_named
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -39,10 +41,11 @@ def world_settings(world: str, changes: Mapping[str, Any]) -> SimulationSettings
     settings = _checked(load(_world_path(world), SimulationSettings), changes)
     fleet = {
         key: changes[key]
-        for key in ("devices", "partition", "seed", "baselines")
+        for key in ("devices", "partition", "seed", "engine", "baselines")
         if changes.get(key) is not None
     }
-    settings = replace(settings, fleet=replace(settings.fleet, **fleet))
+    given = {"fleet": replace(settings.fleet, **fleet), **_time(settings, changes)}
+    settings = replace(settings, **given)
     if "devices" in fleet:
         settings = _resized(settings, fleet["devices"])
     if rounds := changes.get("rounds"):
@@ -57,6 +60,18 @@ def world_settings(world: str, changes: Mapping[str, Any]) -> SimulationSettings
         settings = replace(settings, store=replace(settings.store, keep_updates=changes["keep_updates"]))
     _ = settings.federation  # which says now what does not go together
     return settings
+
+
+def _time(settings: SimulationSettings, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the command line says of virtual time."""
+    given: dict[str, Any] = {}
+    if name := changes.get("in_world"):
+        given["world"] = world_named(name)
+    elif changes.get("virtual") and settings.world is None:
+        given["world"] = world_named("lab")
+    if days := changes.get("days"):
+        given["days"] = days
+    return given
 
 
 def _checked(settings: SimulationSettings, changes: Mapping[str, Any]) -> SimulationSettings:
@@ -87,11 +102,22 @@ def _world_path(world: str) -> Path:
 
 def play(settings: SimulationSettings, folder: Path, *, broker: str | None, as_json: bool) -> None:
     """Run the simulation, tell of it, and leave the run folder. Raises FedmqError."""
+    if settings.world is not None:
+        if broker is not None:
+            raise ConfigError(
+                "a broker is named, and virtual time has no use for one: leave --broker or the world out"
+            )
+        play_virtual(settings, folder, as_json=as_json)
+        return
     say = _silent if as_json else print
     say(f"{settings.name}: building the fleet …")
-    fleet = build_fleet(settings.fleet)
+    if settings.fleet.engine == AUTO:
+        say("trying for a moment which engine is fastest here …")
+    fleet = build_fleet(settings.fleet, settings.training)
     layout = next(iter(fleet.trainers.values())).layout
     say(f"{fleet.description}; model of {layout.size:,} parameters")
+    for note in fleet.notes:
+        say(note)
     say(f"rule: {settings.rule}; updates as {settings.encoding.up}, models as {settings.encoding.models}")
     for sentence in advice(settings.federation):
         say(f"note: {sentence}")
@@ -101,6 +127,7 @@ def play(settings: SimulationSettings, folder: Path, *, broker: str | None, as_j
     asyncio.run(_federate(simulation, broker, say))
     simulation.compare(lambda what: say(f"for comparison, {what} …"))
     _close(simulation, folder, say)
+    fleet.close()
     if as_json:
         print(json.dumps(simulation.outcome.summary()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from fedmq.aggregator.encodings import DEFAULT, ENCODINGS
 from fedmq.aggregator.settings import Encoding, Federation
@@ -13,6 +13,15 @@ from fedmq.errors import ConfigError
 from fedmq.protocol.policy import Policy, StopWhen
 from fedmq.rules import AnyRule, preset
 from fedmq.store.archive import KeepUpdates
+from fedmq.worlds import World
+
+MOST_SESSIONS: Final = 10_000
+"""Devices that may have an MQTT session each."""
+MOST_DEVICES: Final = 1_000_000
+"""Devices of a fleet in virtual time."""
+
+OWN_TRAINERS: Final = "trainer"
+AUTO: Final = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +30,9 @@ class FleetTable:
 
     module: the user's Python module with ``model()``, and ``data(device)`` unless `data` names a set that comes with
     fedmq. data: ``smartwatch``, ``mnist``, or ``module``. partition: how a shipped set is dealt out: ``by_owner``,
-    ``iid``, ``dirichlet(0.5)``, ``shards(2)``, ``quantity(1.5)``. options: what the trainer takes, such as ``threads``.
+    ``iid``, ``dirichlet(0.5)``, ``shards(2)``, ``quantity(1.5)``. options: what trainer or engine takes, such as
+    ``threads``. engine: who trains, ``trainer`` (each device's own, one after the other), an engine that trains many at
+    once (``numpy``, ``tensorflow``, ``jax``, ``litert``), or ``auto``, the fastest of those that are installed.
     baselines: train also without federation, for comparison.
     """
 
@@ -31,18 +42,19 @@ class FleetTable:
     partition: str = "by_owner"
     seed: int = 0
     trainer: str = "keras"
+    engine: Literal["trainer", "auto", "numpy", "tensorflow", "jax", "litert"] = "trainer"
     baselines: bool = True
     options: dict[str, bool | int | float | str | list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a fleet that cannot be."""
-        if not 1 <= self.devices <= 10_000:  # noqa: PLR2004 - one MQTT session each
-            raise ConfigError(f"devices is {self.devices}; it must be from 1 to 10000")
+        if not 1 <= self.devices <= MOST_DEVICES:
+            raise ConfigError(f"devices is {self.devices}; it must be from 1 to {MOST_DEVICES}")
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
-    """What ``fedmq simulate`` reads."""
+    """What ``fedmq simulate`` reads. With a `world` the run is in virtual time, of so many `days` at most (0: any)."""
 
     fleet: FleetTable
     name: str = "simulation"
@@ -53,6 +65,22 @@ class SimulationSettings:
     training: dict[str, bool | int | float | str] = field(default_factory=dict)
     store: KeepUpdates = field(default_factory=KeepUpdates)
     algorithm: Algorithm = field(default_factory=Plain)
+    world: World | None = None
+    days: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what needs virtual time, where none is asked for by a world."""
+        if self.world is None and self.fleet.devices > MOST_SESSIONS:
+            raise ConfigError(
+                f"fleet.devices is {self.fleet.devices}, and {MOST_SESSIONS} can have an MQTT session each: take "
+                "fewer, or say [world], for virtual time"
+            )
+        if self.days < 0 or (self.days and self.world is None):
+            raise ConfigError(
+                f"days is {self.days}; it must be 0 (no limit) or more, and goes with a [world]"
+            )
+        if self.world is not None and self.store.keep_updates:
+            raise ConfigError("keep_updates keeps what is sent over MQTT: leave it out in virtual time")
 
     @property
     def federation(self) -> Federation:

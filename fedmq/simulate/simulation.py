@@ -69,7 +69,7 @@ class Outcome:
 
 
 class Simulation:
-    """One run. All training happens on one worker thread, one device after the other, beside the event loop."""
+    """One run. Devices train on one worker thread, one after the other, or together on the fleet's engine."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Simulation:
         self.folder = RunFolder(folder)
         self.outcome = Outcome()
         self._on_round = on_round
-        self._worker = ThreadPoolExecutor(1, "fedmq-training")
+        self._worker = ThreadPoolExecutor(fleet.callers, "fedmq-training")
         self._devices: list[Device] = []
         self._counted = (0, 0)
         self._judge = Judge(settings.algorithm, fleet.trainers, fleet.pooled)

@@ -7,10 +7,12 @@ counts. A federation's folder holds::
     round-a.journal   round-b.journal     the open round, and what the last one left
 
 Each file is an ordinary ``.npz``: ``state`` and ``frames`` are msgpack as bytes, everything else is arrays by name.
+``state`` is ``[2, state, names]``, with the names of all others.
 """
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +25,7 @@ from fedmq.protocol.frames import Step
 from fedmq.protocol.ledger import Ledger
 from fedmq.protocol.messages import Verdict
 from fedmq.protocol.progress import Opened, Progress
-from fedmq.store.files import disk, make_folder, slot_file
+from fedmq.store.files import disk, make_folder, slot_file, sync_folder
 from fedmq.store.journal import Journal, Piece, Spot
 from fedmq.vectors import is_plain
 
@@ -88,6 +90,8 @@ class CheckpointFolder:
     def __init__(self, folder: Path) -> None:
         """Use `folder`, which is made if it is not there. Raises StoreError."""
         self.folder = make_folder(folder)
+        with disk("read", folder):
+            sync_folder(folder)  # a process that was killed may have made files and not come to this
         self._serial = 0
         self._weights: Weights | None = None
 
@@ -149,31 +153,47 @@ def ledger_of(state: State) -> Ledger:
 
 def _arrays(state: State, weights: Weights) -> dict[str, Any]:
     replica = {} if weights.replica is weights.vector else {"replica": weights.replica}
-    return {
-        "state": _as_array(msgpack.packb([_FORMAT, _plain(state)])),
+    arrays = {
         "frames": _as_array(msgpack.packb(_chain(weights))),
         "version": np.asarray(weights.version),
         "vector": weights.vector,
         **replica,
         **{f"{_MEMORY}{name}": array for name, array in weights.memory.items()},
     }
+    return {"state": _as_array(msgpack.packb([_FORMAT, _plain(state), [*arrays]])), **arrays}
 
 
 def _read(path: Path) -> tuple[State, Weights] | None:
     """Return what the file holds; None where it was cut short or damaged. Raises StoreError where it cannot be read."""
     with disk("read", path):
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            form, plain = msgpack.unpackb(arrays["state"].tobytes(), strict_map_key=False)
-            if form != _FORMAT:
-                raise StoreError(
-                    f"{path} is of format {form}, this fedmq reads {_FORMAT}: go on with the fedmq that wrote it, or "
-                    "begin anew in another folder"
-                )
-            return _state(plain), _weights(arrays)
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, msgpack.UnpackException):
+            arrays = _sound_arrays(path)
+            # Which arrays there are, zip's table at the end says too, but without a checksum; older files lack it here.
+            form, plain, *names = msgpack.unpackb(arrays.pop("state").tobytes(), strict_map_key=False)
+            if names and set(names[0]) != arrays.keys():
+                return None
+            if form == _FORMAT:
+                return _state(plain), _weights(arrays)
+        except OSError as error:
+            if (
+                error.errno != errno.EINVAL
+            ):  # which it is where damage has made zipfile seek to before the beginning
+                raise
             return None
+        except Exception:  # noqa: BLE001 # over damage, zipfile, zlib and NumPy raise all sorts
+            return None
+    raise StoreError(
+        f"{path} is of format {form}, this fedmq reads {_FORMAT}: go on with the fedmq that wrote it, or begin anew in "
+        "another folder"
+    )
+
+
+def _sound_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays; every byte is checked first, as an array that claims to be short would hide the rest."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        if (damaged := stored.zip.testzip()) is not None:
+            raise zipfile.BadZipFile(damaged)
+        return {name: stored[name] for name in stored.files}
 
 
 def _weights(arrays: Mapping[str, NDArray[Any]]) -> Weights:
@@ -245,4 +265,5 @@ def _state(plain: dict[str, Any]) -> State:
 
 def _progress(plain: dict[str, Any]) -> Progress:
     recent = tuple(Opened(**row) for row in plain.pop("recent", ()))
-    return Progress(**plain, recent=recent)
+    arrivals = tuple(plain.pop("arrivals", ()))
+    return Progress(**plain, recent=recent, arrivals=arrivals)

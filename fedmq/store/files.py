@@ -60,9 +60,12 @@ def rename(path: Path, other: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make the folder and those above it; return it. Raises StoreError."""
+    """Make the folder and those above it, durably; return it. Raises StoreError."""
     with disk("make the folder", path):
+        missing = [each for each in (path, *path.parents) if not each.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for each in reversed(missing):
+            sync_folder(each.parent)
     return path
 
 
@@ -81,14 +84,15 @@ def slot_file(path: Path) -> Iterator[BinaryIO]:
 
     For two files that are written in turns: a crash spoils one and leaves the other. That saves the rename, and with it
     half of the waiting for the disk. What stands there is written over, not thrown away first, which saves half of the
-    rest; so a crash may leave old and new mixed, and the content needs checksums that tell. Raises StoreError.
+    rest; so a crash may leave old and new mixed, and the content needs checksums that tell. Where nothing stands yet,
+    the file is written beside and renamed: there may be no other that a crash could leave. Raises StoreError.
     """
-    known = path.exists()
-    with disk("write", path):
-        with path.open("r+b" if known else "wb") as file:
+    if not path.exists():
+        with whole_file(path) as file:
             yield file
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
-        if not known:
-            sync_folder(path.parent)
+        return
+    with disk("write", path), path.open("r+b") as file:
+        yield file
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())

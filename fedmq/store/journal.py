@@ -114,9 +114,15 @@ class Journal:
         with disk("create the journal", path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             journal = cls(path, handle, 0, opening)
-            journal._write([MAGIC, *_record(opening)])
-            if not known:
-                sync_folder(path.parent)
+            try:
+                journal._write([MAGIC, *_record(opening)])
+                if not known:
+                    sync_folder(path.parent)
+            except OSError:
+                journal.close()
+                if not known:
+                    path.unlink()  # else the next try would take its name for durable
+                raise
         return journal
 
     @classmethod
@@ -135,7 +141,6 @@ class Journal:
                 return None
             end = spots[-1].start + spots[-1].length
             os.ftruncate(handle, end)
-            os.lseek(handle, end, os.SEEK_SET)
         journal = cls(path, handle, end, _pread(handle, spots[0]))
         return journal, [(journal.read(spot), spot) for spot in spots[1:]]
 
@@ -177,21 +182,25 @@ class Journal:
         """Empty and close the file: its round's model is durable, or the round was abandoned.
 
         Nothing waits for the disk here. A power cut may bring the content back, but by then the checkpoint says that
-        its round is closed.
+        its round is closed. Raises StoreError; the file is as it was then, and open.
         """
         if self._handle >= 0:
-            os.ftruncate(self._handle, 0)
+            with disk("empty the journal", self.path):
+                os.ftruncate(self._handle, 0)
         self.close()
 
     def _write(self, buffers: list[bytes]) -> None:
-        """Append and sync; on failure cut back to the last durable end, so that no half record stays."""
+        """Append and sync; on failure cut back to the last durable end, so that no half record stays.
+
+        Where even that fails, the next try writes over it.
+        """
         try:
+            os.lseek(self._handle, self._end, os.SEEK_SET)
             for first in range(0, len(buffers), _MOST_BUFFERS):
                 _writev(self._handle, buffers[first : first + _MOST_BUFFERS])
             os.fdatasync(self._handle)
         except OSError:
             os.ftruncate(self._handle, self._end)
-            os.lseek(self._handle, self._end, os.SEEK_SET)
             raise
         self._end += sum(map(len, buffers))
 
@@ -270,7 +279,10 @@ def _pread(handle: int, spot: Spot) -> bytes:
 
 
 def _scan(handle: int) -> Iterator[Spot]:
-    """Yield the places of all sound records, up to the first that is not."""
+    """Yield the places of all sound records, up to the first that is not.
+
+    No record is empty: where the power was cut, zeros may stand, and would be sound ones of no length.
+    """
     size = os.fstat(handle).st_size
     at = len(MAGIC)
     if os.pread(handle, at, 0) != MAGIC:
@@ -278,7 +290,11 @@ def _scan(handle: int) -> Iterator[Spot]:
     while at + _HEAD.size <= size:
         length, crc = _HEAD.unpack(os.pread(handle, _HEAD.size, at))
         spot = Spot(at + _HEAD.size, length)
-        if length > _MOST_RECORD or spot.start + length > size or zlib.crc32(_pread(handle, spot)) != crc:
+        if (
+            not 0 < length <= _MOST_RECORD
+            or spot.start + length > size
+            or zlib.crc32(_pread(handle, spot)) != crc
+        ):
             return
         yield spot
         at = spot.start + length

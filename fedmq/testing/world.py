@@ -227,7 +227,7 @@ class World:
         if policy.asynchronous:
             enough = report.accepted >= min(policy.buffer, report.expected)
             demand(enough, f"buffer {report.round} closed with {report.accepted} in calm weather")
-        elif policy.over_selection == 1:
+        elif policy.over_selection == 1 and not policy.adaptive:
             whole = report.accepted == report.expected
             demand(
                 whole, f"{report.accepted} of {report.expected} answered round {report.round} in calm weather"

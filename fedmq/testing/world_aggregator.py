@@ -16,8 +16,9 @@ from fedmq.protocol import coordination as co
 from fedmq.protocol.coordinator import Phase, Progress, Terms
 from fedmq.protocol.ledger import Ledger
 from fedmq.protocol.messages import Beacon, Facts, Manifest
+from fedmq.protocol.spans import gaps
 from fedmq.testing.invariants import demand
-from fedmq.testing.world_broker import Piece, SimulatedUpdate, Status
+from fedmq.testing.world_broker import Piece, Question, SimulatedUpdate, Status
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from fedmq.protocol.ledger import Key
     from fedmq.protocol.messages import Receipt, Report, Task
     from fedmq.protocol.policy import StopWhen
+    from fedmq.protocol.spans import Spans
     from fedmq.testing.world import World
     from fedmq.testing.world_broker import Upward
 
@@ -56,6 +58,12 @@ class SimulatedJournal:
         known[1].add(piece.index)
         if self.whole(update) and update.key not in self.whole_in_turn:
             self.whole_in_turn.append(update.key)
+
+    def missing(self, update: SimulatedUpdate) -> Spans:
+        """Return which pieces of the update are not here."""
+        known = self.kept.get(update.key)
+        there = known[1] if known is not None and known[0].id == update.id else ()
+        return gaps(there, update.chunks)
 
     def whole(self, update: SimulatedUpdate) -> bool:
         """Say whether all of the update is here."""
@@ -94,6 +102,7 @@ class AggregatorShell:
         self.discarding = False
         self.deeds: deque[Generator[float, None, None]] = deque()
         self._waiting: list[tuple[int, Piece]] = []
+        self._asked: list[Question] = []
         self._board: list[Task] = []
         self._alarm = 0
 
@@ -132,12 +141,19 @@ class AggregatorShell:
             birth = message.birth
             event = co.Born(message.device, birth.session, birth.layout) if birth.alive else None
             self.tell(event or co.Died(message.device, birth.session))
+        elif isinstance(message, Question):
+            if any(type(effect) is co.Search for effect in self.tell(self._offer(message))):
+                self._search(message)
         elif any(type(effect) is co.Keep for effect in self.tell(self._offer(message))):
             self._keep(message)
 
-    def _offer(self, piece: Piece) -> co.Offered:
-        update = piece.update
-        return co.Offered(update.device, update.run, update.round, update.id, 100, piece.index == 0)
+    def _offer(self, message: Piece | Question) -> co.Offered:
+        update = message.update
+        if isinstance(message, Question):
+            opening, question = True, message.number
+        else:
+            opening, question = message.index == 0, None
+        return co.Offered(update.device, update.run, update.round, update.id, 100, opening, question)
 
     # --- the journal --------------------------------------------------------------------------------------------------
 
@@ -149,6 +165,7 @@ class AggregatorShell:
 
     def _commit(self) -> None:
         group, self._waiting = self._waiting, []
+        asked, self._asked = self._asked, []
         journal = self.disk.journal
         for round_, piece in group:
             if journal is None or self.machine.task != journal.task or journal.task.round != round_:
@@ -157,6 +174,20 @@ class AggregatorShell:
             journal.write(piece)
             if not before:
                 self._check_whole(piece.update)
+        for question in asked:
+            self._answer(question)
+
+    def _search(self, question: Question) -> None:
+        """Answer when all is durable that came before the question."""
+        if self._waiting:
+            self._asked.append(question)
+        else:
+            self._answer(question)
+
+    def _answer(self, question: Question) -> None:
+        if self.disk.journal is not None:
+            update, missing = question.update, self.disk.journal.missing(question.update)
+            self.tell(co.Searched(update.device, update.round, update.id, missing, question.number))
 
     def _check_whole(self, update: SimulatedUpdate) -> None:
         if self.disk.journal is not None and self.disk.journal.whole(update):
@@ -204,7 +235,7 @@ class AggregatorShell:
 
     def _carry_out(self, effect: co.CoordinatorEffect) -> None:
         match effect:
-            case co.Keep():
+            case co.Keep() | co.Search():
                 pass  # `take` sees it among the effects
             case co.Reply(device, receipt):
                 self._reply(device, receipt)

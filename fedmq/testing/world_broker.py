@@ -53,6 +53,14 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A device's question which pieces of an update are missing."""
+
+    update: SimulatedUpdate
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A device's certificate, with its name."""
 
@@ -60,7 +68,7 @@ class Status:
     birth: Birth
 
 
-Upward: TypeAlias = Piece | Status
+Upward: TypeAlias = Piece | Question | Status
 Downward: TypeAlias = Task | Manifest | Receipt | Beacon
 
 
@@ -85,7 +93,8 @@ class Broker:
         self.manifest: list[Manifest] = []
         self.status: dict[str, list[Birth]] = {}
         self.links: dict[str, Link] = {}
-        self._offline_for_aggregator: list[Piece] = []
+        self.pieces = 0
+        self._offline_for_aggregator: list[Piece | Question] = []
         self._offline_for_device: dict[str, list[Receipt]] = {}
         self._last: dict[object, float] = {}
 
@@ -171,9 +180,10 @@ class Broker:
 
     # --- the aggregator -----------------------------------------------------------------------------------------------
 
-    def update(self, piece: Piece) -> None:
-        """Carry a piece of an update up."""
-        self._risk(self._arrive, piece)
+    def update(self, message: Piece | Question) -> None:
+        """Carry a piece of an update up, or a question about one."""
+        self.pieces += isinstance(message, Piece)
+        self._risk(self._arrive, message)
 
     def _to_aggregator(self, status: Status, stream: object = None) -> None:
         self.world.after(self._transit(stream), self, self._arrive, status)
@@ -182,10 +192,8 @@ class Broker:
         aggregator = self.world.aggregator
         if aggregator.alive and aggregator.linked:
             aggregator.take(message)
-        elif isinstance(message, Piece):
-            self._offline_for_aggregator.append(
-                message
-            )  # certificates are retained, and come again in any case
+        elif not isinstance(message, Status):  # certificates are retained, and come again in any case
+            self._offline_for_aggregator.append(message)
 
     def subscribe(self) -> None:
         """The aggregator is back: it hears what is retained, and what its session has kept."""

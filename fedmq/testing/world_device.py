@@ -5,14 +5,16 @@ What is on its `DeviceDisk` survives a crash, everything else does not.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fedmq.errors import MisuseError
 from fedmq.protocol import participation as pa
 from fedmq.protocol.messages import Beacon, Manifest, Receipt, Task
+from fedmq.protocol.spans import within
 from fedmq.testing.world_aggregator import LAYOUT
-from fedmq.testing.world_broker import Piece, SimulatedUpdate
+from fedmq.testing.world_broker import Piece, Question, SimulatedUpdate
 
 if TYPE_CHECKING:
     from fedmq.testing.world import World
@@ -48,7 +50,7 @@ class DeviceShell:
         self.machine = world.parts.participant(name, LAYOUT, held=self.replica, outbox=outbox)
         self.fetching = self.training = False
         self._alarm = self._fetch = 0
-        self._sending: set[bytes] = set()
+        self.sending: dict[bytes, pa.Send] = {}
 
     # --- the link -----------------------------------------------------------------------------------------------------
 
@@ -57,7 +59,7 @@ class DeviceShell:
         if self.link is not None:
             self.lost(self.link, again=False)
         self.disk.sessions += 1
-        self._sending = set()
+        self.sending = {}
         self.link = self.world.broker.connect(self, self.disk.sessions)
         self.tell(pa.Connected())
 
@@ -66,6 +68,7 @@ class DeviceShell:
         if link is not self.link:
             return
         self.link = None
+        self.sending = {}
         self.fetching = False
         self._fetch += 1
         self.tell(pa.Disconnected())
@@ -104,8 +107,8 @@ class DeviceShell:
                 self._begin_fetch(effect)
             case pa.Train(task):
                 self._train(task)
-            case pa.Send(_, update):
-                self._send(update)
+            case pa.Send():
+                self._send(effect)
             case pa.Forget(_, update):
                 del self.disk.outbox[update]
             case pa.Wake(time):
@@ -171,20 +174,34 @@ class DeviceShell:
         self.training = False
         self.tell(event)
 
-    def _send(self, update: bytes) -> None:
-        stored = self.disk.outbox[update]
+    def _send(self, effect: pa.Send) -> None:
+        stored = self.disk.outbox[effect.update]
         self.world.invariants.sending(stored)
-        if update in self._sending:
-            return
-        self._sending.add(update)
-        for index in range(stored.chunks):
-            self.after(index * PIECE_S, self._send_piece, Piece(stored, index), self.link)
+        self.sending[effect.update] = effect
+        messages: deque[Piece | Question] = deque(
+            Piece(stored, index) for index in within(effect.missing, stored.chunks)
+        )
+        if self.link is None:
+            raise MisuseError("an update was to be sent without a link")
+        if not effect.missing:
+            messages.append(Question(stored, effect.question))
+        self._send_next(messages, effect, self.link)
 
-    def _send_piece(self, piece: Piece, link: Link) -> None:
-        if piece.index == piece.update.chunks - 1:
-            self._sending.discard(piece.update.id)
-        if link.alive:
-            self.world.broker.update(piece)
+    def _send_next(self, messages: deque[Piece | Question], effect: pa.Send, link: Link) -> None:
+        """Send one message after the other, until all are sent, something else is to be sent, or the link is gone."""
+        if self.sending.get(effect.update) is not effect:
+            return
+        if messages and link.alive:
+            self.world.broker.update(messages.popleft())
+        if messages and effect.update in self.machine.outbox:
+            self.after(PIECE_S, self._send_next, messages, effect, link)
+        else:
+            self.after(PIECE_S, self._end_sending, effect)
+
+    def _end_sending(self, effect: pa.Send) -> None:
+        if self.sending.get(effect.update) is effect:
+            del self.sending[effect.update]
+            self.tell(pa.Sent(effect.update))
 
     def after(self, delay: float, action: Any, *arguments: object) -> None:  # noqa: ANN401 - any method of this object
         """Do something later, if the process is still there."""

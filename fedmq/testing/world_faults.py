@@ -120,11 +120,12 @@ class Setting:
             hard_deadline_s=soft * random.choice((1.0, 1.5)),
             buffer=buffer,
             max_staleness=random.choice((0, 1, 3, 8)) if asynchronous else 0,
+            adaptive=not asynchronous and random.choice((False, False, True)),
         )
         return cls(
             devices=devices,
             policy=policy,
-            chunks=random.choice((1, 1, 2, 3)),
+            chunks=random.choice((1, 1, 2, 8)),
             keyframe_every=random.choice((1, 3)),
             keeps_replica=random.choice((True, False)),
             mourned=mourned,

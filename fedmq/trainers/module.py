@@ -29,11 +29,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedmq.errors import ConfigError
+from fedmq.errors import ConfigError, MisuseError
 from fedmq.trainers.settings import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
 
@@ -61,14 +61,18 @@ class UserModule:
         return _supply(given)
 
 
-def load_user_module(name: str) -> UserModule:
+def load_user_module(name: str, needs: Sequence[str] = ("model", "data")) -> UserModule:
     """Load a module by dotted name, or by path where it ends in ``.py``.
 
-    A path is loaded once per process. Raises ConfigError when there is no such module, it does not import, or one of
-    the two functions is missing; what the user's own code raises is chained to the error.
+    A path is loaded once per process. `needs` are the functions that are going to be called. Raises ConfigError when
+    there is no such module, it does not import, or one of those is missing; what the user's own code raises is chained
+    to the error.
     """
     module = _by_path(Path(name)) if name.endswith(".py") else _by_name(name)
-    return UserModule(name, _function(module, name, "model"), _function(module, name, "data"))
+    model, data = (
+        _function(module, name, each) if each in needs else _uncalled for each in ("model", "data")
+    )
+    return UserModule(name, model, data)
 
 
 def _by_path(path: Path) -> ModuleType:
@@ -112,6 +116,10 @@ def _function(module: ModuleType, name: str, wanted: str) -> Callable[..., objec
         return function  # type: ignore[no-any-return]  # what a user's module holds has no type here
     own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     raise ConfigError(f"{name} has no function {wanted}(): {suggest(wanted, own)}")
+
+
+def _uncalled(*_: object) -> object:
+    raise MisuseError("this module was loaded without a need for that function: name it in `needs`")
 
 
 def _supply(given: object) -> Supply:

@@ -119,6 +119,21 @@ class NumpyTrainer:
         """How many local examples it trains on."""
         return len(self._x)
 
+    @property
+    def x(self) -> Matrix:
+        """The local examples, of shape (examples, inputs)."""
+        return self._x
+
+    @property
+    def y(self) -> Labels:
+        """Their class numbers, of shape (examples,)."""
+        return self._y
+
+    @property
+    def momentum(self) -> float:
+        """SGD's momentum."""
+        return self._momentum
+
     def initial(self) -> Vector:
         """Return the first weights, the same at every call."""
         return self._model.initial(self._seed)
@@ -135,9 +150,7 @@ class NumpyTrainer:
             descent.pull(chosen.pulled(pull))
             trained = self._epochs(descent, schedule, seed)
         metrics |= {f"train_{name}": value for name, value in trained.items()}
-        reach = (
-            self._chosen_rate(chosen) * gain(schedule.steps, self._momentum) if self._momentum < 1 else None
-        )
+        reach = self.reach(chosen, schedule.steps)
         return Trained(descent.vector, schedule.rows, schedule.steps, finite(metrics), reach)
 
     def evaluate(self, model: Vector) -> Mapping[str, float]:
@@ -153,12 +166,17 @@ class NumpyTrainer:
                 sums += descent.look(x[rows], y[rows])
         return finite({**_means(sums, len(x)), "held_out": float(len(x))})
 
-    def _chosen_rate(self, settings: Settings) -> float:
+    def chosen_rate(self, settings: Settings) -> float:
+        """Return the learning rate of a round: what the task asked for, else the trainer's own."""
         return self._rate if settings.learning_rate is None else settings.learning_rate
+
+    def reach(self, settings: Settings, steps: int) -> float | None:
+        """Return how far `steps` steps carry a gradient of one; None where momentum never fades."""
+        return self.chosen_rate(settings) * gain(steps, self._momentum) if self._momentum < 1 else None
 
     def _epochs(self, descent: _Descent, schedule: Schedule, seed: int) -> dict[str, float]:
         """Run all steps; return the figures of the last epoch, as Keras reports them."""
-        rate = np.float32(self._chosen_rate(schedule.settings))
+        rate = np.float32(self.chosen_rate(schedule.settings))
         edges = schedule.cuts.tolist()
         sums, seen = np.zeros(2), 0
         for order, limit in schedule.epochs(seed):
@@ -242,19 +260,20 @@ def from_module(
     its functions return, or an option cannot be used.
     """
     user = load_user_module(module)
-    given = _options(options or {})
+    given = trainer_options(options or {})
     model = user.model()
     if not isinstance(model, Mlp):
         raise ConfigError(
             f"model() in {module} returned {type(model).__name__}: return an Mlp of fedmq.trainers.numpy"
         )
     supply = supply or user.data(device)
-    x, y = _pair(supply.train, module)
-    held_out = None if supply.held_out is None else _pair(supply.held_out, module)
+    x, y = trainer_pair(supply.train, module)
+    held_out = None if supply.held_out is None else trainer_pair(supply.held_out, module)
     return NumpyTrainer(model, x, y, held_out=held_out, **given)
 
 
-def _options(options: Mapping[str, object]) -> dict[str, Any]:
+def trainer_options(options: Mapping[str, object]) -> dict[str, Any]:
+    """Return what the configuration says of a NumPy trainer, checked: options of `NumpyTrainer`. Raises ConfigError."""
     checks: dict[str, Callable[[str, object], float]] = {
         "learning_rate": real,
         "momentum": real,
@@ -264,7 +283,8 @@ def _options(options: Mapping[str, object]) -> dict[str, Any]:
     return {name: checks[name](name, value) for name, value in options.items()}
 
 
-def _pair(data: object, module: str) -> tuple[ArrayLike, ArrayLike]:
+def trainer_pair(data: object, module: str) -> tuple[ArrayLike, ArrayLike]:
+    """Return what a user's `data` gave as (x, y). Raises ConfigError where it is something else."""
     if isinstance(data, tuple) and len(data) == 2:  # noqa: PLR2004  # inputs and labels
         return data
     raise ConfigError(

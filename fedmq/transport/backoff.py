@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from fedmq.errors import MisuseError
 
 if TYPE_CHECKING:
     from random import Random
+
+LEAST_BASE_S: Final = 0.3
+"""Shortest time over which first attempts are spread: a few dozen devices need no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +27,17 @@ class Backoff:
     """
 
     base_s: float = 1.0
-    cap_s: float = 60.0
+    cap_s: float = 45.0
     steady_s: float = 30.0
 
     def __post_init__(self) -> None:
         if not 0.0 < self.base_s <= self.cap_s or self.steady_s < 0.0:
             raise MisuseError(f"{self} does not hold: 0 < base_s <= cap_s, and steady_s at least 0")
+
+    def over(self, spread_s: float) -> Backoff:
+        """Return the back-off of one of a fleet that spreads its first attempts over so many seconds."""
+        base = max(spread_s, LEAST_BASE_S)
+        return replace(self, base_s=base, cap_s=max(self.cap_s, 2.0 * base))
 
     def delay(self, attempt: int, random: Random) -> float:
         """Return the seconds to wait after failure number `attempt`, counted from 0."""

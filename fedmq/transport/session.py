@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from fedmq.errors import BrokerRefused, ConnectionLost, MisuseError, TransportError
 from fedmq.transport.backoff import Backoff
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from fedmq.transport.interface import Connection, Message, Outgoing, Profile, Transport
 
 _log = logging.getLogger(__name__)
+
+PASSING: Final = frozenset({0x88, 0x89, 0x97, 0x9F})
+"""Reasons for which a broker refuses a connection now, and may not in a moment: not available, busy, a quota or a rate
+exceeded (MQTT 5, section 3.2.2.2)."""
 
 
 class Session:
@@ -51,7 +55,7 @@ class Session:
         self._on_messages = on_messages
         self._on_lost = on_lost
         self._random = random
-        self._backoff = backoff or Backoff()
+        self._backoff = self._unpaced = backoff or Backoff()
         self._sleep = sleep
         self._attempt = 0
         self._closed = False
@@ -69,6 +73,10 @@ class Session:
     def connection(self) -> Connection | None:
         """The live connection, where there is one."""
         return self._live
+
+    def pace(self, spread_s: float) -> None:
+        """Spread the attempts after the next loss of the link, one of a fleet's, over so many seconds."""
+        self._backoff = self._unpaced.over(spread_s)
 
     async def run(self) -> None:
         """Keep the session going until `close`, or until this is cancelled."""
@@ -141,7 +149,10 @@ class Session:
         try:
             await self._use(await self._transport.connect(self._profile))
         except BrokerRefused as error:
-            pause = self._backoff.refused(self._random)
+            if error.code in PASSING:
+                pause = self._backoff.delay(self._failures(), self._random)
+            else:
+                pause = self._backoff.refused(self._random)
             _log.error("%s: %s; next try in %.0f s", self._profile.identity, error, pause)
             self._tell(error)
         except TransportError as error:

@@ -11,7 +11,7 @@ from fedmq.protocol.messages import Chunk
 from fedmq.wire import limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 Claims: TypeAlias = tuple[bytes, bytes, int, int, bytes]
 """What every chunk of one body says alike: run, stem, count, total and digest."""
@@ -45,10 +45,19 @@ def body_digest(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()[: limits.DIGEST]
 
 
-def cut(body: bytes, run: bytes, stem: bytes, room: int, digest: bytes | None = None) -> Iterator[Chunk]:
-    """Return the chunks of `body` one after the other, each with at most `room` bytes of it.
+def cut(  # noqa: PLR0913 - what a chunk says
+    body: bytes,
+    run: bytes,
+    stem: bytes,
+    room: int,
+    digest: bytes | None = None,
+    *,
+    indexes: Iterable[int] | None = None,
+) -> Iterator[Chunk]:
+    """Return the chunks of `body` one after the other, each with at most `room` bytes of it; or those with `indexes`.
 
-    `digest` is the body's, for callers who know it already.
+    All but the last are of one length, and that follows from their number: two rooms that make as many chunks make the
+    same. `digest` is the body's, for callers who know it already.
 
     Raises MisuseError when that would take more chunks, or a longer body, than the protocol allows.
     """
@@ -56,9 +65,10 @@ def cut(body: bytes, run: bytes, stem: bytes, room: int, digest: bytes | None = 
     if not 1 <= count <= limits.CHUNKS or len(body) > limits.BODY_BYTES:
         raise MisuseError(f"a body of {len(body)} bytes cannot be cut into chunks of {room}")
     known = digest or body_digest(body)
+    length = -(-len(body) // count)
     return (
-        Chunk(run, stem, index, count, len(body), known, body[index * room : (index + 1) * room])
-        for index in range(count)
+        Chunk(run, stem, index, count, len(body), known, body[index * length : (index + 1) * length])
+        for index in (range(count) if indexes is None else indexes)
     )
 
 

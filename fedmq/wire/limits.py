@@ -13,6 +13,10 @@ CHUNK_BYTES: Final = 262_144
 """Default size of a chunk: large enough that headers vanish, small enough to be sent again on a bad link."""
 CHUNKS: Final = 65_535
 """Most chunks of one body."""
+SPANS: Final = 128
+"""Most numbers in a receipt that say which chunks are missing, two a gap: so it fits into the smallest packet."""
+QUESTIONS: Final = 65_535
+"""Highest number of a question: few enough bytes, and enough that an answer to an old one is known for that."""
 BODY_BYTES: Final = 2**31 - 1
 """Longest body (an update, a frame of a model): 2 GiB less one byte, so that signed 32-bit readers can count it."""
 VARIABLES: Final = 10_000

@@ -15,6 +15,7 @@ from fedmq.protocol.messages import (
     Facts,
     Frame,
     Manifest,
+    Query,
     Receipt,
     Report,
     Task,
@@ -74,6 +75,14 @@ def _chunk_flaw(chunk: Chunk) -> str:
         return (
             f"{chunk.count} chunks, one with {len(chunk.data)} bytes, are announced for {chunk.total} bytes"
         )
+    return ""
+
+
+def _receipt_flaw(receipt: Receipt) -> str:
+    if len(receipt.missing) % 2:
+        return f"{len(receipt.missing)} numbers say what is missing; they come in pairs"
+    if sum(receipt.missing) > limits.CHUNKS:
+        return f"chunk {sum(receipt.missing) - 1} is said to be missing; there are {limits.CHUNKS} at most"
     return ""
 
 
@@ -152,7 +161,10 @@ MESSAGES: Final[Mapping[int, Struct]] = {
             ("verdict", Choice(Verdict)),
             ("reason", _SENTENCE),
             ("retry_after_s", _SECONDS),
+            ("missing", Row(Int(0, limits.CHUNKS), 0, limits.SPANS)),
+            ("question", Int(0, limits.QUESTIONS)),
         ),
+        _receipt_flaw,
     ),
     6: Struct(
         Birth,
@@ -172,6 +184,7 @@ MESSAGES: Final[Mapping[int, Struct]] = {
             ("alive", Bool()),
             ("run", _BLANK_ID),
             ("epoch", _NUMBER),
+            ("spread_s", _SECONDS),
         ),
     ),
     8: Struct(
@@ -202,6 +215,15 @@ MESSAGES: Final[Mapping[int, Struct]] = {
             ("codec", _CODEC),
             ("rounded", _CODEC),
             ("data", Body(0, limits.BODY_BYTES)),
+        ),
+    ),
+    10: Struct(
+        Query,
+        (
+            ("run", _ID),
+            ("update", _ID),
+            ("count", Int(0, limits.CHUNKS)),
+            ("question", Int(0, limits.QUESTIONS)),
         ),
     ),
 }

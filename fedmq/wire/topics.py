@@ -45,6 +45,14 @@ class UpdateTopic:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryTopic:
+    """A question about the update that answered this round."""
+
+    device: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class StatusTopic:
     """A device's birth certificate."""
 
@@ -99,6 +107,10 @@ class Topics:
         tail = "" if chunk is None else f"/{_level(chunk, _CHUNKS)}"
         return f"{self._up(device)}/update/{_level(round_, _NUMBERS)}{tail}"
 
+    def query(self, device: str, round_: int) -> str:
+        """Question about an update. Raises ConfigError for a bad name, else like `frame`."""
+        return f"{self._up(device)}/query/{_level(round_, _NUMBERS)}"
+
     def status(self, device: str) -> str:
         """A device's birth certificate, retained, also as its last will. Raises ConfigError for a bad name."""
         return f"{self._up(device)}/status"
@@ -111,13 +123,13 @@ class Topics:
     def aggregator_filters(self) -> tuple[str, ...]:
         """What the aggregator subscribes to."""
         up = f"{self.prefix}/up/+"
-        return (f"{up}/status", f"{up}/update/+", f"{up}/update/+/+")
+        return (f"{up}/status", f"{up}/update/+", f"{up}/update/+/+", f"{up}/query/+")
 
     def device_filters(self, device: str) -> tuple[str, ...]:
         """What a device subscribes to for good; model frames come on demand."""
         return (self.receipt(device), self.beacon, self.manifest, self.task)
 
-    def parse_up(self, topic: str) -> UpdateTopic | StatusTopic:
+    def parse_up(self, topic: str) -> UpdateTopic | QueryTopic | StatusTopic:
         """Say what a topic under ``up/`` means. Raises MessageError where it means nothing."""
         levels = topic.split("/") if topic.startswith(f"{self.prefix}/up/") else []
         match levels[4:]:
@@ -127,6 +139,8 @@ class Topics:
                 return UpdateTopic(device, _number(round_, _NUMBERS), None)
             case [device, "update", round_, chunk] if _NAME.fullmatch(device):
                 return UpdateTopic(device, _number(round_, _NUMBERS), _number(chunk, _CHUNKS))
+            case [device, "query", round_] if _NAME.fullmatch(device):
+                return QueryTopic(device, _number(round_, _NUMBERS))
             case _:
                 raise MessageError(f"topic {topic[:200]!a} is none of this federation's upward topics")
 

@@ -374,6 +374,26 @@ async def test_a_new_life_of_the_aggregator_has_lost_updates_sent_again_at_once(
     np.testing.assert_array_equal(running.model, 4 * ONES)
 
 
+async def test_a_device_that_is_back_before_the_aggregator_sends_again_at_once(tmp_path: Path) -> None:
+    """As after a power cut of the whole site: what it sends before somebody listens goes nowhere."""
+    broker, folder = MemoryBroker(), tmp_path / "outbox"
+    async with rig(settings(), lambda: broker, tmp_path / "aggregator") as running:
+        running.start_aggregator()
+        broker.faults = Faults(drop=1.0, topics="fedmq/v1/test/up/+/update/#")
+        running.start_device("device", ShiftTrainer(shift=4), outbox=DiskOutbox(folder))
+        await running.until(lambda: list(folder.glob("*.update")))
+        await running.stop("device")
+        await running.stop("aggregator")
+        broker.wipe()
+        broker.faults = Faults()
+        device = running.start_device("device", ShiftTrainer(shift=100), outbox=DiskOutbox(folder))
+        await running.until(lambda: device.counters.bytes_up)
+        running.start_aggregator()
+        await running.until(lambda: device.counters.verdicts.get("accepted"), seconds=15)  # not 30 s later
+        await running.ended()
+    np.testing.assert_array_equal(running.model, 4 * ONES)
+
+
 async def test_a_full_disk_is_a_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -141,15 +141,15 @@ async def test_a_link_that_breaks_in_mid_upload_and_a_restart(tmp_path: Path) ->
 async def _broken_in_mid_upload(running: Rig, learner: Learner, proxy: Proxy) -> None:
     """Cut the link for good when a part of the update is through, and the device's power when it has noticed."""
     device = running.devices["device-0"]
-    publish = device._publish_chunk
+    publish = device._sending._send_chunk
 
-    async def cutting(connection: Connection, chunk: Chunk, effect: Send) -> None:
+    async def cutting(connection: Connection, effect: Send, chunk: Chunk) -> None:
         if chunk.index == CUT_AT:
             proxy.cut()
             proxy.hold()
-        await publish(connection, chunk, effect)
+        await publish(connection, effect, chunk)
 
-    device._publish_chunk = cutting  # type: ignore[method-assign]
+    device._sending._send_chunk = cutting  # type: ignore[method-assign]
     learner.turns.release()
     await running.until(lambda: device._connection is None)
     await running.stop("device-0")

@@ -192,11 +192,8 @@ class NoResendAfterReconnect(Participant):
 class SendsOnce(Participant):
     """Waits for a receipt for ever."""
 
-    def _send_what_is_due(self, now: float) -> None:
-        super()._send_what_is_due(now)
-        for letter in self.outbox.values():
-            if letter.sent:
-                letter.due = float("inf")
+    def _sent(self, update: bytes, now: float) -> None:
+        self._sleep(now)
 
 
 class FetchNotRetried(Participant):

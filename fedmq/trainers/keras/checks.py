@@ -54,7 +54,7 @@ def build(model: keras.Model, examples: Examples, what: str) -> None:
 
 def check_fit(model: keras.Model, network: Network, examples: Examples, what: str) -> None:
     """Raise ConfigError unless the model trains on `examples`."""
-    classes = _classes(model)
+    classes = classes_of(model)
     if classes is not None:
         check_labels(np.asarray(examples.parts[1]), classes, what)
     with _Fitting(what):
@@ -100,7 +100,7 @@ def _check_shape(model: keras.Model, x: object, what: str) -> None:
         )
 
 
-def _classes(model: keras.Model) -> int | None:
+def classes_of(model: keras.Model) -> int | None:
     """Return how many classes the labels may name, where the loss takes class numbers and the model has one output."""
     loss, shape = model.loss, getattr(model, "output_shape", None)
     sparse = isinstance(loss, keras.losses.SparseCategoricalCrossentropy) and loss.ignore_class is None

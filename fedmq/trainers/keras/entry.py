@@ -11,6 +11,7 @@ from fedmq.errors import ConfigError
 from fedmq.trainers.keras.runtime import configure_threads, keras
 from fedmq.trainers.keras.trainer import KerasEngine, KerasTrainer, engine_for
 from fedmq.trainers.module import Supply, UserModule, load_user_module
+from fedmq.trainers.personal import file_for
 from fedmq.trainers.settings import refuse_unknown, whole
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def from_module(
         engine,
         cast("Data", supply.train),
         held_out=cast("Data | None", supply.held_out),
-        keep=None if chosen.keep is None else _file(chosen.keep, device),
+        keep=None if chosen.keep is None else file_for(chosen.keep, device),
     )
 
 
@@ -79,11 +80,3 @@ def _patterns(given: object) -> tuple[str, ...]:
     ):
         return tuple(given)
     raise ConfigError(f"trainer option personal is {given!r}: give a list of layer names or patterns")
-
-
-def _file(folder: Path, device: str) -> Path:
-    if Path(device).name != device:
-        raise ConfigError(
-            f"device name {device!r} cannot name a file for personal weights: use one without slashes"
-        )
-    return folder / f"{device}.npz"

@@ -33,6 +33,20 @@ class OptimizerState:
         """Whether the weights are replaced by their moving average when training ends (`use_ema`)."""
         return bool(_innermost(self.optimizer).use_ema)
 
+    @property
+    def first(self) -> list[Array]:
+        """What its variables hold before the first step, in the optimizer's order."""
+        return [first for _, first in self._first]
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is Keras' own SGD with nothing but rate and momentum between gradients and weights."""
+        return (
+            type(self.optimizer) is keras.optimizers.SGD
+            and self.rate is not None
+            and not _altered(self.optimizer)
+        )
+
     def reset(self) -> None:
         """Set every variable back; in a compiled function, add the operations that do."""
         for variable, first in self._first:
@@ -55,9 +69,9 @@ class OptimizerState:
         It can for Keras' own SGD, with or without momentum, as long as nothing else (decay, clipping, averages, loss
         scaling, accumulation, a schedule) comes between gradient and weight.
         """
-        sgd = self.optimizer
-        if type(sgd) is not keras.optimizers.SGD or self.rate is None or _altered(sgd):
+        if not self.plain:
             return None
+        sgd = self.optimizer
         return self.chosen_rate(asked) * gain(steps, sgd.momentum, nesterov=sgd.momentum > 0 and sgd.nesterov)
 
     def set_rate(self, rate: tf.Tensor) -> None:

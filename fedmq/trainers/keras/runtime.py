@@ -45,7 +45,20 @@ def _hushed() -> Iterator[None]:
             os.close(kept)
 
 
-with _hushed():
+@contextlib.contextmanager
+def _without_jax() -> Iterator[None]:
+    """Keep TensorFlow's converter from importing JAX because it is there: a second, and memory, for nothing here."""
+    if "jax" in sys.modules:
+        yield
+        return
+    sys.modules["jax"] = None  # type: ignore[assignment]  # Python's mark for "cannot be imported"
+    try:
+        yield
+    finally:
+        del sys.modules["jax"]
+
+
+with _hushed(), _without_jax():
     import keras
     import tensorflow as tf
 
@@ -54,19 +67,20 @@ __all__ = ["ENGINE", "configure_threads", "keras", "tf"]
 ENGINE: Final = f"keras {keras.__version__} (tensorflow {tf.__version__})"
 
 
-def configure_threads(count: int) -> None:
-    """Let TensorFlow use `count` threads within an operation, and as many across operations.
+def configure_threads(count: int, across: int | None = None) -> None:
+    """Let TensorFlow use `count` threads within an operation, and `across` operations (by default as many).
 
     One thread is best for many small models on few cores. Call it before the first model is made: TensorFlow fixes its
     threads then, and a later call with another count raises ConfigError.
     """
     threading = tf.config.threading
     before = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
-    if before == (count, count):
+    wanted = count, count if across is None else across
+    if before == wanted:
         return
     try:
-        threading.set_intra_op_parallelism_threads(count)
-        threading.set_inter_op_parallelism_threads(count)
+        threading.set_intra_op_parallelism_threads(wanted[0])
+        threading.set_inter_op_parallelism_threads(wanted[1])
     except RuntimeError as error:
         raise ConfigError(
             f"TensorFlow is already running and cannot change to {count} threads: "

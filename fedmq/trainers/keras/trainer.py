@@ -11,9 +11,9 @@ from fedmq.device.interface import Trained
 from fedmq.errors import ConfigError
 from fedmq.trainers.keras.checks import build, check_fit, check_model
 from fedmq.trainers.keras.network import Network
-from fedmq.trainers.keras.personal import Personal
 from fedmq.trainers.keras.runtime import ENGINE, keras
 from fedmq.trainers.keras.sources import MEMORY_BYTES, Data, Source, source
+from fedmq.trainers.personal import Personal
 from fedmq.trainers.settings import Settings, finite
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class KerasTrainer:
                 model, self._personal.vector, stretches, chosen.learning_rate, pulled, seed
             )
         self._personal.replace(outcome.personal)
-        metrics |= {f"train_{name}": value for name, value in _plain(outcome.figures).items()}
+        metrics |= {f"train_{name}": value for name, value in plain(outcome.figures).items()}
         steps = self._data.steps(chosen)
         reach = self._network.reach(chosen.learning_rate, steps)
         return Trained(outcome.vector, self.examples, steps, finite(metrics), reach)
@@ -164,7 +164,7 @@ class KerasTrainer:
         self.layout.unpack(model)
         with self._engine.lock:
             figures = self._network.evaluate(model, self._personal.vector, self._held_out.parts())
-        return finite({**_plain(figures), "held_out": self._held_out.rows})
+        return finite({**plain(figures), "held_out": self._held_out.rows})
 
     def save(self, model: Vector, path: str | Path) -> None:
         """Write the Keras model with these weights, and this device's personal ones, to a ``.keras`` file.
@@ -199,8 +199,8 @@ def _shared_engine(model: keras.Model | Callable[[], keras.Model], personal: tup
     return engine_for((id(model), personal), lambda: KerasEngine(model, personal=personal))
 
 
-def _plain(figures: Mapping[str, float]) -> dict[str, float]:
-    """Call the one accuracy that a model was compiled with ``accuracy``, whatever its Keras class."""
+def plain(figures: Mapping[str, float]) -> dict[str, float]:
+    """Return the figures, the one accuracy that a model was compiled with under ``accuracy``, whatever its class."""
     found = [name for name in figures if name in _ACCURACIES]
     if len(found) != 1 or "accuracy" in figures:
         return dict(figures)

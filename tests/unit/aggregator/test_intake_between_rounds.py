@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedmq.aggregator import anteroom, intake
-from fedmq.aggregator.intake import Intake, Parcel
+from fedmq.aggregator.intake import Intake
+from fedmq.aggregator.parcel import Parcel
 from fedmq.errors import StoreError
 from fedmq.protocol import coordination as co
 from fedmq.protocol.messages import DELTA, Facts, Update

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from fedmq.aggregator.encodings import ENCODINGS
-from fedmq.aggregator.pairing import advice
+from fedmq.aggregator.pairing import advice, noise
 from fedmq.aggregator.settings import Encoding, Federation
 from fedmq.algorithms import Algorithm, Plain, Scaffold
 from fedmq.codecs import parse
 from fedmq.errors import ConfigError
 from fedmq.protocol.policy import Policy
-from fedmq.rules import PRESETS, preset
+from fedmq.rules import PRESETS, ByLayer, Momentum, Part, Replace, Rule, Scheduled, preset
 
 NOISY = "rotate | sample(0.05) | eden"
 MANY = Policy(min_devices=20)
@@ -66,3 +66,37 @@ def test_a_biased_codec_without_feedback_is_talked_about() -> None:
 def test_noise_that_few_updates_average_is_talked_about(policy: Policy) -> None:
     (sentence,) = advice(federation(NOISY, policy=policy))
     assert "take `safe`, or wait for more devices" in sentence
+
+
+@pytest.mark.parametrize(
+    ("rule", "carried"), [("fedavgm", 2.3), ("fedadam", 1.8), ("fedyogi", 1.8), ("fedadagrad", 1.8)]
+)
+def test_noise_that_steps_carry_on_is_talked_about_sooner(rule: str, carried: float) -> None:
+    (sentence,) = advice(federation(NOISY, rule, policy=Policy(min_devices=10)))
+    assert "a mean of 10, all that a round may have, one of 1.8, which the rule's step" in sentence
+    assert f"makes {carried} times as much from round to round: take `lean`" in sentence
+    assert not list(advice(federation(NOISY, rule, policy=Policy(min_devices=30))))
+    assert not list(advice(federation(NOISY, policy=Policy(min_devices=10))))
+    assert not list(advice(federation("lean", rule, policy=Policy(min_devices=2))))
+
+
+def test_a_scheduled_step_is_judged_by_the_one_inside() -> None:
+    plain, moving = (
+        Federation(
+            "f", Rule(step=Scheduled(step)), Policy(min_devices=10), encoding=Encoding(up=parse(NOISY))
+        )
+        for step in (Replace(), Momentum())
+    )
+    assert not list(advice(plain))
+    assert len(list(advice(moving))) == 1
+
+
+def test_rules_made_of_rules_are_not_judged_by_their_steps() -> None:
+    layers = ByLayer((Part(("*",), preset("fedavgm")),))
+    found = Federation("f", layers, Policy(min_devices=10), encoding=Encoding(up=parse(NOISY)))
+    assert not list(advice(found))
+
+
+@pytest.mark.parametrize(("line", "error"), [("stateless", 5.6), ("extreme", 8.8), ("float32", 0.0)])
+def test_noise_is_what_codecs_make_of_real_updates_too(line: str, error: float) -> None:
+    assert noise(parse(line)) == pytest.approx(error, rel=0.1)

@@ -74,6 +74,15 @@ def test_after_a_restart_it_goes_on_from_the_newest_of_its_codecs() -> None:
     assert Steering(Budget(), SAMPLE, NONE, lines).up == SAMPLE
 
 
+def test_after_a_restart_the_steps_between_models_go_on_as_well() -> None:
+    steering = Steering(Budget(down=ByteCount(500)), SAMPLE, STEP)
+    steering.seen(seen(2, step=2000))
+    turned = steering.down
+    assert turned != STEP
+    again = Steering(Budget(down=ByteCount(500)), SAMPLE, STEP, earlier_down=[str(STEP), str(turned), "int8"])
+    assert again.down == turned
+
+
 def test_nothing_known_of_the_pace_is_one_answer_a_day() -> None:
     assert Pace().answers_a_day == 1.0
 

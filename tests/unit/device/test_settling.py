@@ -16,7 +16,7 @@ from fedmq.device.kept import Origin
 from fedmq.device.outbox import MemoryOutbox, Stored
 from fedmq.device.residual import Residual
 from fedmq.device.settling import Settling
-from fedmq.protocol.messages import Receipt, Task, TaskKind, Update, Verdict
+from fedmq.protocol.messages import Query, Receipt, Task, TaskKind, Verdict
 from fedmq.wire.envelope import decode
 
 RUN, OTHER = b"run-0001", b"run-0002"
@@ -49,9 +49,9 @@ class Bench:
         self.tasks.add(begun)
         return begun
 
-    async def tasked(self, newest: Task, outbox: tuple[bytes, ...] = ()) -> list[tuple[int, bytes, Update]]:
+    async def tasked(self, newest: Task, outbox: tuple[bytes, ...] = ()) -> list[tuple[int, bytes, Query]]:
         asked = [
-            (round_, update, decode(body, Update))
+            (round_, update, decode(body, Query))
             for round_, update, body in self.settling.tasked(newest, outbox)
         ]
         await self.settling.done()
@@ -174,8 +174,7 @@ async def test_asks_for_the_verdict_of_an_update_that_was_forgotten_without_one(
     await bench.forgotten(None)
     assert (bench.waits, bench.sends) == (True, False)
     ((round_, update, question),) = await bench.tasked(task(2, 2))
-    assert (round_, update, question.update, question.run) == (1, ONE, ONE, RUN)
-    assert not question.sections
+    assert (round_, update, question) == (1, ONE, Query(RUN, ONE, 0))
     bench.settling.heard(receipt(ONE, Verdict.RETRY))
     bench.settling.heard(receipt(TWO, Verdict.ACCEPTED))
     await bench.settling.done()

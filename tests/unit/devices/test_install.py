@@ -100,13 +100,13 @@ def test_an_old_python_is_refused(machine: Machine) -> None:
     assert "Python 3.9 is too old, 3.11 is needed" in done.stderr
 
 
-def test_tensorflow_on_a_pi_zero_is_refused_and_numpy_is_not(machine: Machine) -> None:
+def test_tensorflow_on_a_pi_zero_is_refused_and_litert_is_not(machine: Machine) -> None:
     machine.has_memory(430_000)
-    done = machine.install(*WISHES)
+    done = machine.install(*WISHES, "-e", "keras")
     assert done.returncode == 1
-    assert "419 MB of memory, TensorFlow needs about 900: take -e numpy" in done.stderr
+    assert "419 MB of memory, TensorFlow needs about 900: take -e litert" in done.stderr
     machine.has_venv()
-    assert machine.install(*WISHES, "-e", "numpy").returncode == 0
+    assert machine.install(*WISHES).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_tensorflow_on_a_pi_zero_is_refused_and_numpy_is_not(machine: Machine) -
         (("-n", "a/b", "-b", "mqtt://x"), "'a/b' cannot be a device's name"),
         (("-n", "kitchen", "-b", "broker"), "'broker' is no broker's address"),
         (("-n", "kitchen", "-b", 'mqtt://x"|'), "is no broker's address"),
-        ((*WISHES, "-e", "jax"), "-e is keras or numpy, not 'jax'"),
+        ((*WISHES, "-e", "jax"), "-e is litert, keras or numpy, not 'jax'"),
         ((*WISHES, "more"), "'more' is one word too many"),
     ],
 )
@@ -128,7 +128,7 @@ def test_misuse(arguments: tuple[str, ...], sentence: str, machine: Machine) -> 
     assert not list(machine.disk.iterdir())
 
 
-@pytest.mark.parametrize("engine", ["keras", "numpy"])
+@pytest.mark.parametrize("engine", ["litert", "keras", "numpy"])
 def test_what_it_writes_is_a_device_that_loads(engine: str, machine: Machine) -> None:
     machine.has_venv()
     done = machine.install(*WISHES, "-e", engine)
@@ -140,7 +140,9 @@ def test_what_it_writes_is_a_device_that_loads(engine: str, machine: Machine) ->
     assert Path(settings.trainer.module).is_file()
     assert (machine.disk / "etc/systemd/system/fedmq-device.service").is_file()
     assert "still missing: /etc/fedmq/ca.pem /etc/fedmq/password" in done.stdout
-    extra = "[tensorflow]" if engine == "keras" else ""
+    assert (settings.trainer.module.endswith("sensor_numpy.py")) == (engine == "numpy")
+    assert Path(settings.trainer.module).with_suffix(".tflite").is_file() == (engine != "numpy")
+    extra = {"litert": "[litert]", "keras": "[tensorflow]", "numpy": ""}[engine]
     assert machine.asked().splitlines()[0].endswith(f"--upgrade {REPOSITORY}{extra}")
 
 

@@ -16,18 +16,21 @@ from fedmq.aggregator.settings import Encoding
 from fedmq.aggregator.steering import Budget
 from fedmq.codecs import Codec
 from fedmq.config import AggregatorFile, DeviceFile, structure
+from fedmq.config.tables import kind_of
 from fedmq.device.interface import ModuleName
 from fedmq.inspection.parts import parts
 from fedmq.protocol.quantities import ByteCount
 from fedmq.rules import Rule
 from fedmq.simulate import SimulationSettings
 from fedmq.trainers.settings import Settings
+from fedmq.worlds import WORLDS, Attack, Attackers, World
+from fedmq.worlds.attacks import SignFlip
 from tools.rule_pages import expanded
 
 PAGE = expanded(Path("docs/reference/configuration.md").read_text(encoding="utf-8"), "rules")
 FILES = {"federation.toml": AggregatorFile, "device.toml": DeviceFile, "world.toml": SimulationSettings}
 TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-TYPES |= {Path: "path", ModuleName: "module", Codec: "codec", ByteCount: "bytes"}
+TYPES |= {Attack: "attack", Path: "path", ModuleName: "module", Codec: "codec", ByteCount: "bytes"}
 
 
 def tables() -> dict[str, type]:
@@ -37,6 +40,9 @@ def tables() -> dict[str, type]:
         for name, hint in get_type_hints(kind).items():
             if dataclasses.is_dataclass(hint) and hint is not Rule:
                 found[f"`[{name}]`"] = hint  # type: ignore[assignment]
+    for name, hint in get_type_hints(World).items():
+        (table,) = [choice for choice in get_args(hint) or (hint,) if choice is not type(None)]
+        found[f"`[world.{name}]`"] = table
     return found
 
 
@@ -69,7 +75,7 @@ def default_of(field: dataclasses.Field[Any], kind: type | None = None) -> str:
     value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     if value is dataclasses.MISSING:
         return "required"
-    return "none" if value is None else f"`{json.dumps(value, default=str)}`"
+    return "none" if value is None else f"`{json.dumps(value, default=kind_of)}`"
 
 
 @pytest.mark.parametrize("heading", sorted(tables()))
@@ -84,8 +90,11 @@ def test_a_table_is_there_whole_with_types_and_defaults(heading: str) -> None:
 
 
 def test_the_top_level_is_there() -> None:
-    plain = [field for field in dataclasses.fields(SimulationSettings) if field.type == "str"]
-    assert rows("Top level") == {field.name: ("text", default_of(field)) for field in plain}
+    plain = [field for field in dataclasses.fields(SimulationSettings) if field.type in ("str", "float")]
+    spelling = {"str": "text", "float": "number"}
+    assert rows("Top level") == {
+        field.name: (spelling[str(field.type)], default_of(field)) for field in plain
+    }
     for kind in FILES.values():
         for name in get_type_hints(kind):
             assert f"\n### `[{name}]`\n" in PAGE or name in rows("Top level"), name
@@ -119,7 +128,15 @@ def test_a_whole_example_loads(name: str, text: str) -> None:
         assert loaded.settings().name == "motors"
 
 
-def test_the_rule_example_loads() -> None:
-    (text,) = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert "blend" in text
-    structure(tomllib.loads(text)["rule"], Rule)
+def test_the_other_examples_load() -> None:
+    world, rule = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert "blend" in rule
+    structure(tomllib.loads(rule)["rule"], Rule)
+    settings = structure({"fleet": {"module": "m"}, **tomllib.loads(world)}, SimulationSettings)
+    assert settings.world is not None
+    assert settings.world.attackers == Attackers(0.1, SignFlip(3.0))
+
+
+def test_every_world_is_named() -> None:
+    (text,) = re.findall(r"^\| `preset` \| text \| `\"lab\"` \| (.*) \|$", PAGE, re.MULTILINE)
+    assert re.findall(r"`([\w-]+)` \(", text) == list(WORLDS)

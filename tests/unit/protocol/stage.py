@@ -202,5 +202,5 @@ class Desk:
 
     def stored(self, update: bytes = b"u1") -> Desk:
         """Have an update in the outbox, sent once."""
-        self.training().tell(pa.Stored(1, update))
+        self.training().tell(pa.Stored(1, update), pa.Sent(update))
         return self

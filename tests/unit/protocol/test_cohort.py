@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmq.protocol.cohort import cohort_size, draw_salt, in_cohort
+from fedmq.protocol.cohort import cohort_size, draw_salt, in_cohort, members
 
 NAMES = [f"device-{number}" for number in range(4000)]
 
@@ -49,3 +49,10 @@ def test_every_devices_turn_comes() -> None:
     salts = [draw_salt(b"seed", round_, 0) for round_ in range(100)]
     turns = [sum(in_cohort(name, salt, 0.2) for salt in salts) for name in NAMES[:100]]
     assert min(turns) > 0
+
+
+@given(st.binary(min_size=16, max_size=16), st.sampled_from([0.0, 2**-64, 0.01, 0.3, 1 - 2**-53, 1.0]))
+def test_members_are_those_that_are_in_the_cohort(salt: bytes, fraction: float) -> None:
+    devices = [f"device-{number}" for number in range(40)]
+    found = [device for device in devices if in_cohort(device, salt, fraction)]
+    assert list(members(devices, salt, fraction)) == found

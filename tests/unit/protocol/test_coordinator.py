@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from fedmq.errors import MisuseError
+from fedmq.protocol import calls, coordinator
 from fedmq.protocol import coordination as co
-from fedmq.protocol import coordinator
 from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.coordinator import CENSUS_S, START_PAUSE_S, Phase, Progress
 from fedmq.protocol.ledger import Ledger
@@ -73,6 +73,21 @@ def test_where_no_draw_will_do_the_best_is_taken() -> None:
     stage = Stage(Policy(fraction=0.02, min_devices=4, quorum=4))
     task = stage.opened(*names).one(co.Announce).task
     assert sum(in_cohort(name, task.salt, task.fraction) for name in names) >= 1
+
+
+def test_a_quorum_that_no_draw_can_make_costs_one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws: list[int] = []
+
+    def draw(seed: bytes, _: int, attempt: int) -> bytes:
+        draws.append(attempt)
+        return seed
+
+    monkeypatch.setattr(calls, "draw_salt", draw)
+    for quorum, tried in ((90, 1), (60, calls.SALT_DRAWS)):
+        draws.clear()
+        policy = Policy(fraction=0.1, min_devices=300, quorum=quorum)
+        calls.next_task(Stage().machine.terms, policy, Progress(), [f"d{number}" for number in range(300)])
+        assert len(draws) == tried
 
 
 # --- an update's way --------------------------------------------------------------------------------------------------
@@ -389,7 +404,7 @@ def test_a_step_reports_and_opens_the_next_round_with_the_new_model() -> None:
     assert (report.examples, report.bytes_up, report.bytes_down) == (40, 20, 99)
     assert (report.metrics, report.evaluation) == ({"accuracy": 0.875, "held_out": 40.0}, {"loss": 0.1})
     assert stage.one(co.Announce).task.model == 2
-    assert replace(stage.machine.progress, recent=()) == Progress(2, 2, 1, 0.875)
+    assert replace(stage.machine.progress, recent=(), arrivals=()) == Progress(2, 2, 1, 0.875, fleet=2)
 
 
 def test_a_step_that_fails_abandons_the_round_and_drops_its_journal() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from fedmq.errors import MisuseError
@@ -11,7 +13,12 @@ from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.frames import Step, cost, way
 from fedmq.protocol.messages import Verdict
 from fedmq.protocol.participant import FETCH_PAUSE_S, LONGEST_PAUSE_S, RECEIPT_PAUSE_S, Phase
+from fedmq.protocol.posting import QUERY_BYTES, SCATTER
+from fedmq.protocol.spans import EVERYTHING
 from tests.unit.protocol.stage import OTHER_LAYOUT, RUN, Desk, manifest, receipt, stop_task, task
+
+if TYPE_CHECKING:
+    from fedmq.protocol.spans import Spans
 
 RUN_TWO = b"run-two."
 
@@ -210,7 +217,7 @@ def test_a_newer_task_whose_manifest_is_not_here_lets_the_fetch_go_on() -> None:
 
 def test_a_stored_update_is_sent_and_waits_for_its_receipt() -> None:
     desk = Desk().stored()
-    assert desk.one(pa.Send) == pa.Send(1, b"u1")
+    assert desk.one(pa.Send) == pa.Send(1, b"u1", EVERYTHING)
     assert desk.one(pa.Wake).time == desk.now + RECEIPT_PAUSE_S
 
 
@@ -253,7 +260,7 @@ def test_an_update_is_sent_again_later_and_later_until_its_receipt() -> None:
     for pause in (30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0):
         desk.tell(pa.Elapsed(), after=pause - 0.1)
         assert not desk.seen(pa.Send)
-        desk.tell(pa.Elapsed(), after=0.1)
+        desk.tell(pa.Elapsed(), pa.Sent(b"u1"), after=0.1)
         desk.one(pa.Send)
     desk.tell(receipt(b"u1"))
     assert desk.one(pa.Forget) == pa.Forget(1, b"u1", Verdict.ACCEPTED)
@@ -276,12 +283,140 @@ def test_every_settled_verdict_empties_the_outbox(verdict: Verdict) -> None:
     assert desk.machine.outbox == {}
 
 
+# --- only what is missing ---------------------------------------------------------------------------------------------
+
+
+def answer(question: pa.Send, missing: Spans = (3, 2), retry_after_s: float = 0.0) -> pa.Receipted:
+    number = question.question
+    return receipt(
+        question.update, Verdict.RETRY, missing=missing, retry_after_s=retry_after_s, question=number
+    )
+
+
+@pytest.mark.parametrize("missing", [(3, 2), ()])
+def test_an_answer_to_an_earlier_question_is_ignored(missing: Spans) -> None:
+    """A broker repeats what was not acknowledged when the link broke."""
+    desk = Desk(outbox={b"u1": (RUN, 1)})
+    desk.tell(pa.Connected(), pa.Sent(b"u1"))
+    earlier = desk.one(pa.Send)
+    desk.tell(answer(earlier), pa.Disconnected())
+    desk.tell(pa.Connected(), after=0.5)
+    later = desk.one(pa.Send)
+    assert desk.tell(answer(earlier, missing)) == []
+    desk.tell(answer(later, (5, 1)))
+    assert desk.one(pa.Send).missing == (5, 1)
+    assert desk.tell(answer(later, (5, 1))) == []
+
+
+def test_an_answer_that_comes_behind_the_whole_update_still_helps() -> None:
+    desk = Desk().stored()
+    desk.tell(pa.Elapsed(), pa.Sent(b"u1"), after=LONGEST_PAUSE_S)
+    question = desk.one(pa.Send)
+    desk.tell(pa.Elapsed(), after=LONGEST_PAUSE_S)
+    assert desk.one(pa.Send).missing == EVERYTHING
+    desk.tell(answer(question))
+    assert desk.one(pa.Send).missing == (3, 2)
+
+
+def test_an_update_that_was_sent_is_asked_about_before_it_is_sent_again() -> None:
+    desk = Desk().stored()
+    desk.tell(pa.Disconnected(), pa.Connected())
+    assert desk.one(pa.Send).missing == ()
+
+
+def test_an_update_that_was_never_sent_is_not_asked_about() -> None:
+    desk = Desk().training()
+    desk.tell(pa.Disconnected(), pa.Stored(1, b"u1"), pa.Connected())
+    assert desk.one(pa.Send) == pa.Send(1, b"u1", EVERYTHING)
+
+
+def test_a_restart_asks_first() -> None:
+    desk = Desk(outbox={b"u1": (RUN, 1)})
+    desk.tell(pa.Connected())
+    assert desk.one(pa.Send).missing == ()
+
+
+def test_the_chunks_that_a_receipt_names_are_sent_and_no_others() -> None:
+    desk = Desk(outbox={b"u1": (RUN, 1)})
+    desk.tell(pa.Connected(), pa.Sent(b"u1"))
+    desk.tell(answer(desk.one(pa.Send), (3, 2)))
+    assert desk.one(pa.Send).missing == (3, 2)
+    desk.tell(pa.Sent(b"u1"))
+    assert desk.one(pa.Wake).time == desk.now + RECEIPT_PAUSE_S
+    desk.tell(pa.Elapsed(), after=RECEIPT_PAUSE_S)
+    assert desk.one(pa.Send).missing == ()
+
+
+def test_where_no_answer_comes_everything_is_sent_and_then_asked_again_in_turns() -> None:
+    desk = Desk().stored()
+    sent = []
+    for _ in range(5):
+        desk.tell(pa.Elapsed(), pa.Sent(b"u1"), after=LONGEST_PAUSE_S)
+        sent.append(desk.one(pa.Send).missing)
+    assert sent == [(), EVERYTHING, (), EVERYTHING, ()]
+
+
+def test_a_pause_runs_from_the_end_of_a_long_transfer() -> None:
+    desk = Desk().training()
+    desk.tell(pa.Stored(1, b"u1"))
+    desk.one(pa.Send)
+    assert not desk.seen(pa.Wake)
+    assert desk.tell(pa.Elapsed(), after=3000.0) == []
+    desk.tell(pa.Sent(b"u1"))
+    assert desk.one(pa.Wake).time == desk.now + RECEIPT_PAUSE_S
+
+
+def test_a_lost_link_ends_a_transfer() -> None:
+    desk = Desk().training()
+    desk.tell(pa.Stored(1, b"u1"), pa.Disconnected(), pa.Connected(), after=5.0)
+    assert [send.missing for send in desk.seen(pa.Send)] == [EVERYTHING, ()]
+
+
+def test_a_new_life_of_the_aggregator_in_mid_transfer_has_it_asked_at_once() -> None:
+    desk = Desk().training()
+    desk.tell(pa.Stored(1, b"u1"), pa.Connected())
+    assert [send.missing for send in desk.seen(pa.Send)] == [EVERYTHING, ()]
+
+
+def test_word_that_comes_in_mid_transfer_decides_when_it_is_sent_next() -> None:
+    desk = Desk().training()
+    desk.tell(pa.Stored(1, b"u1"), receipt(b"u1", Verdict.RETRY, retry_after_s=7.0), pa.Sent(b"u1"))
+    [wake] = {wake.time for wake in desk.seen(pa.Wake)}
+    assert desk.now + 7.0 <= wake <= desk.now + 7.0 * (1 + SCATTER)
+    desk.tell(pa.Elapsed(), after=wake - desk.now)
+    assert desk.one(pa.Send).missing == ()
+
+
+def test_the_end_of_a_transfer_that_is_over_by_other_means_changes_nothing() -> None:
+    desk = Desk().stored()
+    desk.tell(receipt(b"u1"))
+    assert desk.tell(pa.Sent(b"u1")) == []
+
+
+def test_a_question_is_asked_where_the_update_would_be_too_much_for_today() -> None:
+    desk = Desk().stored()
+    desk.machine.outbox[b"u1"].nbytes = 10**6
+    desk.tell(pa.Allowed(QUERY_BYTES), pa.Elapsed(), after=RECEIPT_PAUSE_S)
+    assert desk.one(pa.Send).missing == ()
+
+
 def test_retry_sends_the_same_update_after_the_pause_that_was_asked_for() -> None:
     desk = Desk().stored()
     desk.tell(receipt(b"u1", Verdict.RETRY, retry_after_s=7.0))
-    assert desk.effects == [pa.Wake(desk.now + 7.0)]
-    desk.tell(pa.Elapsed(), after=7.0)
+    wake = desk.one(pa.Wake).time
+    assert desk.now + 7.0 <= wake <= desk.now + 7.0 * (1 + SCATTER)
+    desk.tell(pa.Elapsed(), after=wake - desk.now)
     assert desk.one(pa.Send).update == b"u1"
+
+
+def test_devices_that_are_put_off_at_one_moment_are_not_back_at_one_moment() -> None:
+    pauses = []
+    for last in range(0, 256, 5):
+        desk = Desk().stored(bytes([last]))
+        desk.tell(receipt(bytes([last]), Verdict.RETRY, retry_after_s=10.0))
+        pauses.append(desk.one(pa.Wake).time - desk.now)
+    assert (min(pauses), max(pauses)) == (10.0, 15.0)
+    assert len(set(pauses)) == len(pauses)
 
 
 @pytest.mark.parametrize("news", [receipt(b"u2"), receipt(b"u1", run=RUN_TWO)])
@@ -456,7 +591,7 @@ def test_a_stored_update_waits_and_is_sent_when_another_day_has_begun() -> None:
     assert desk.seen(pa.Send) == []
     assert list(desk.machine.outbox) == [b"u1"]
     desk.tell(pa.Allowed(1000), pa.Allowed(2000))
-    assert desk.seen(pa.Send) == [pa.Send(1, b"u1")]
+    assert desk.seen(pa.Send) == [pa.Send(1, b"u1", EVERYTHING)]
 
 
 def test_nothing_is_sent_where_nothing_is_left_even_if_its_length_is_not_known() -> None:

@@ -213,6 +213,7 @@ class ParticipantWorld(RuleBasedStateMachine):
         self.trained: list[int] = []
         self.tasks = {1: task()}
         self.sent: set[bytes] = set()
+        self.sending: dict[bytes, pa.Send] = {}
         self.machine = Participant("ada", LAYOUT, held=held)
 
     fetch: pa.Fetch | None
@@ -238,9 +239,11 @@ class ParticipantWorld(RuleBasedStateMachine):
                 assert self.link
                 assert self.disk[update] == (RUN, round_)
                 self.sent.add(update)
+                self.sending[update] = effect
             case pa.Forget(round_, update, verdict):
                 assert verdict is not None or round_ < self.number
                 del self.disk[update]
+                self.sending.pop(update, None)
             case pa.Wake(time):
                 self.alarm = time
 
@@ -249,7 +252,7 @@ class ParticipantWorld(RuleBasedStateMachine):
     @rule(up=st.booleans())
     def turn_link(self, up: bool) -> None:  # noqa: FBT001 - drawn
         self.link, self.fetch = up, None if not up else self.fetch
-        self.sent = set()
+        self.sent, self.sending = set(), {}
         self.tell(pa.Connected() if up else pa.Disconnected())
         assert not up or self.sent == self.disk.keys()
 
@@ -307,6 +310,24 @@ class ParticipantWorld(RuleBasedStateMachine):
         self.tell(pa.Receipted(Receipt(RUN, self.disk[update][1], update, verdict, "", 3.0)))
         assert (update in self.disk) is (verdict is Verdict.RETRY)
 
+    @precondition(lambda self: self.sending)
+    @rule(data=st.data())
+    def sending_ends(self, data: st.DataObject) -> None:
+        update = data.draw(st.sampled_from(sorted(self.sending)))
+        del self.sending[update]
+        self.tell(pa.Sent(update))
+
+    @precondition(lambda self: self.sending)
+    @rule(data=st.data(), missing=st.sampled_from([(), (2, 1)]), late=st.integers(0, 1))
+    def answer_comes(self, data: st.DataObject, missing: tuple[int, ...], late: int) -> None:
+        update = data.draw(st.sampled_from(sorted(self.sending)))
+        number = self.sending[update].question + late
+        receipt = Receipt(RUN, self.disk[update][1], update, Verdict.RETRY, "", 0.0, missing, number)
+        before = self.sending[update]
+        self.tell(pa.Receipted(receipt))
+        assert (self.sending[update] is before) is bool(late)
+        assert late or self.sending[update].missing == missing
+
     @rule(seconds=st.sampled_from([1.0, 10.0, 700.0]))
     def time_passes(self, seconds: float) -> None:
         end = self.now + seconds
@@ -320,6 +341,7 @@ class ParticipantWorld(RuleBasedStateMachine):
         """Crash: outbox and replica are on disk, all else is gone."""
         self.machine = Participant("ada", LAYOUT, held=self.replica, outbox=self.disk)
         self.link, self.fetch, self.work, self.alarm = False, None, None, None
+        self.sending = {}
         self.trained = [round_ for _, round_ in self.disk.values()]
 
     # --- what must hold -----------------------------------------------------------------------------------------------
@@ -336,7 +358,7 @@ class ParticipantWorld(RuleBasedStateMachine):
 
     @invariant()
     def nothing_sleeps_for_ever(self) -> None:
-        if self.link and (self.disk or self.wants_a_model()):
+        if self.link and (self.disk.keys() - self.sending.keys() or self.wants_a_model()):
             assert self.alarm is not None
             assert self.alarm <= self.now + LONGEST_PAUSE_S
 

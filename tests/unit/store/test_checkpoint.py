@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
+from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,6 +131,36 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     content[content.index(weights(2).vector.tobytes()) + 5] ^= 1
     newest.write_bytes(content)
     check(CheckpointFolder(tmp_path).load(), 1)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_a_damaged_checkpoint_holds_the_one_before_counts(tmp_path: Path, seed: int) -> None:
+    folder, random = CheckpointFolder(tmp_path), Random(seed)
+    folder.save(state(1), weights(1))
+    folder.save(state(2), weights(2))
+    path = folder._checkpoint_path(2)
+    content = bytearray(path.read_bytes())
+    # Near the end stands what zipfile goes by.
+    at = random.randrange(len(content)) if seed % 2 else random.randrange(len(content) - 500, len(content))
+    content[at : at + random.choice((1, 4, 60))] = random.randbytes(random.choice((1, 4, 60)))
+    path.write_bytes(content)
+    found = CheckpointFolder(tmp_path).load()
+    assert found is not None
+    check(found, found[0].serial)
+
+
+def test_a_disk_that_cannot_be_read_is_not_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(state(1), weights(1))
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(np, "load", fails)
+    with pytest.raises(StoreError, match="Input/output error"):
+        folder.load()
 
 
 def test_a_folder_in_which_nothing_can_be_read_says_so(tmp_path: Path) -> None:

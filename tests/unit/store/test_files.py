@@ -41,6 +41,21 @@ def test_a_slot_is_written_in_place(tmp_path: Path) -> None:
         assert (tmp_path / "slot").read_bytes() == content
 
 
+def test_new_folders_are_synced_into_the_ones_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("fedmq.store.files.sync_folder", synced.append)
+    make_folder(tmp_path / "one" / "two")
+    assert synced == [tmp_path, tmp_path / "one"]
+    make_folder(tmp_path / "one" / "two")
+    assert len(synced) == 2
+
+
+def test_a_slot_that_is_new_is_whole_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), slot_file(tmp_path / "slot") as file:
+        _write_half(file)
+    assert not (tmp_path / "slot").exists()
+
+
 def test_removing_what_is_not_there_is_fine(tmp_path: Path) -> None:
     remove(tmp_path / "nothing")
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedmq.errors import StoreError
-from fedmq.store.journal import RECENT_BYTES, Journal, Piece, read_journal
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from fedmq.store.journal import RECENT_BYTES, Journal, Piece, Spot, read_journal
 
 PIECES = [
     Piece("device-1", None, b"whole"),
@@ -152,3 +149,65 @@ def test_a_closed_journal_reads_nothing_of_anyone_else(journal: Journal, tmp_pat
     journal.close()
     with (tmp_path / "other").open("wb+"), pytest.raises(StoreError):
         journal.read(spot)
+
+
+# --- disks that fail, and cuts ----------------------------------------------------------------------------------------
+
+
+def test_zeros_behind_the_last_record_are_no_records(journal: Journal) -> None:
+    journal.append(PIECES)
+    journal.close()
+    with journal.path.open("ab") as file:
+        file.write(bytes(3000))
+    assert [piece for piece, _ in entries(journal.path)] == PIECES
+
+
+def entries(path: Path) -> list[tuple[Piece, Spot]]:
+    resumed = Journal.resume(path)
+    assert resumed is not None
+    resumed[0].close()
+    return resumed[1]
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_journal_that_cannot_be_begun_leaves_neither_name_nor_handle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that stands is taken for a durable one by the next try; and there is a try each second."""
+    handles, path = len(list(Path("/dev/fd").iterdir())), tmp_path / "round-a.journal"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", full)
+        with pytest.raises(StoreError, match="No space"):
+            Journal.create(path, b"the task")
+    assert not path.exists()
+    assert len(list(Path("/dev/fd").iterdir())) == handles
+
+
+def test_a_journal_that_cannot_be_emptied_can_be_emptied_later(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", full)
+        with pytest.raises(StoreError, match="cannot empty the journal"):
+            journal.discard()
+    journal.discard()
+    assert journal.path.stat().st_size == 0
+
+
+def test_a_half_record_that_could_not_be_cut_off_is_written_over(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.writev
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            os, "writev", lambda handle, buffers: full() if whole(handle, [b"half a record"]) else 0
+        )
+        patch.setattr(os, "ftruncate", full)
+        with pytest.raises(StoreError, match="No space"):
+            journal.append(PIECES)
+    journal.append(PIECES)
+    journal.close()
+    assert [piece for piece, _ in entries(journal.path)] == PIECES

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import aiomqtt
 import pytest
 from paho.mqtt.client import Client
-from paho.mqtt.enums import MessageType
+from paho.mqtt.enums import MessageType, MQTTErrorCode
 
 from fedmq.errors import BrokerRefused, ConnectionLost
 from fedmq.transport.interface import Limits, Outgoing
@@ -144,6 +144,13 @@ async def test_a_broken_link_ends_every_publish_those_that_wait_for_a_slot_too(l
         with pytest.raises(ConnectionLost, match="pulled the plug"):
             await asyncio.wait_for(task, 1.0)
     assert connection._slots._value == 2
+
+
+async def test_a_link_that_ends_after_connecting_was_given_up_says_so(link: Link) -> None:
+    """aiomqtt asks the future of a CONNECT for its error, which raises where that was cancelled."""
+    link._client._connected.cancel()
+    link._paho._do_on_disconnect(packet_from_broker=False, v1_rc=MQTTErrorCode.MQTT_ERR_CONN_LOST)
+    assert link.broken == "the connection was cut"
 
 
 async def test_answers_that_nobody_waits_for_change_nothing(link: Link) -> None:

@@ -38,7 +38,7 @@ def read_page() -> Page:
     for row in rows_after(text, "| type | message | head | most bytes |"):
         name = row[1].strip("`")
         heads[name], most[name] = bytes.fromhex(row[2].strip("`")), number(row[3])
-    for title in re.finditer(r"^####? (\w+)(?: \(\d\))?\n\n", text, re.MULTILINE):
+    for title in re.finditer(r"^####? (\w+)(?: \(\d+\))?\n\n", text, re.MULTILINE):
         rows = rows_after(text[title.end() :], "| place | field | type and limits | meaning |", within=400)
         if rows:
             fields[title[1]] = [(row[1].strip("`"), row[2]) for row in rows]
@@ -187,6 +187,8 @@ def agrees(kind: str, found: dict[str, Any]) -> bool:
         case "Chunk":
             room = found["total"] - (found["count"] - 1)
             return bool(found["index"] < found["count"] and len(found["data"]) // 2 <= room)
+        case "Receipt":
+            return len(found["missing"]) % 2 == 0 and sum(found["missing"]) <= 65535
         case _:
             return True
 

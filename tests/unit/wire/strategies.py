@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from fedmq.protocol.messages import Chunk, Manifest, Message, Task
+from fedmq.protocol.messages import Chunk, Manifest, Message, Receipt, Task
 from fedmq.wire.containers import Row, Struct, Table
 from fedmq.wire.fields import SINGLE, Bool, Bytes, Choice, Field, Int, Name, Real, SettingValue, Text
 from fedmq.wire.table import MESSAGES
@@ -87,5 +87,15 @@ def _chunk(chunk: Chunk) -> Chunk:
     return replace(chunk, count=count, total=max(chunk.total, count - 1 + len(chunk.data)))
 
 
-REPAIRS: dict[type, Callable[[Any], Any]] = {Task: _task, Manifest: _manifest, Chunk: _chunk}
+def _receipt(receipt: Receipt) -> Receipt:
+    missing = tuple(number % 1000 for number in receipt.missing)
+    return replace(receipt, missing=missing[: len(missing) // 2 * 2])
+
+
+REPAIRS: dict[type, Callable[[Any], Any]] = {
+    Task: _task,
+    Manifest: _manifest,
+    Chunk: _chunk,
+    Receipt: _receipt,
+}
 """What makes fields agree that were drawn one by one."""

@@ -127,6 +127,7 @@ def test_every_topic_of_the_code_is_a_channel() -> None:
         topics.report,
         topics.update("pi-3", 7),
         topics.update("pi-3", 7, 2),
+        topics.query("pi-3", 7),
         topics.status("pi-3"),
         topics.receipt("pi-3"),
     }
@@ -166,7 +167,7 @@ def test_each_channel_has_one_writer_with_the_retained_flag() -> None:
     assert writers.keys() == CHANNELS.keys()
     for channel, (role, retained) in writers.items():
         assert role == ("device" if "/up/" in topic(channel) else "aggregator")
-        assert retained is (channel not in {"update", "updateChunk", "receipt"})
+        assert retained is (channel not in {"update", "updateChunk", "query", "receipt"})
 
 
 def test_every_message_and_field_is_there() -> None:

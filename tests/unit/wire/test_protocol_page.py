@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fedmq.device.sending import ASK_FROM_BYTES
 from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.frames import Step
 from fedmq.protocol.messages import Verdict
 from fedmq.protocol.participant import FETCH_PAUSE_S, LONGEST_PAUSE_S, RECEIPT_PAUSE_S
+from fedmq.protocol.spans import EVERYTHING
 from fedmq.wire import limits
 from fedmq.wire.chunks import OVERHEAD_BYTES
 from fedmq.wire.envelope import CONTENT_TYPE
@@ -54,7 +56,10 @@ def test_a_page_without_a_marker_is_no_page_to_print_into() -> None:
         f"{OVERHEAD_BYTES} bytes less",
         f"at most {limits.CHUNKS - 1:,}",
         f"waits {FETCH_PAUSE_S:.0f} s (doubled with each",
-        f"{RECEIPT_PAUSE_S:.0f} s after it was last sent without a receipt",
+        f"{RECEIPT_PAUSE_S:.0f} s after the last of it was sent without a receipt",
+        f"An update of less than {ASK_FROM_BYTES:,} bytes",
+        f"more than {limits.SPANS // 2} gaps",
+        f"`[0, {EVERYTHING[1]}]` are all",
         f"{LONGEST_PAUSE_S:.0f} s at most",
         LAYOUT.digest.hex(),
         "".join(f"{v.kind} {v.name} {','.join(map(str, v.shape))}\n" for v in LAYOUT.shared),
@@ -84,6 +89,7 @@ def test_the_table_of_topics_is_that_of_the_code() -> None:
         (topics.report, "aggregator", "yes"),
         (topics.update("d", 1), "device", "no"),
         (topics.update("d", 1, 2), "device", "no"),
+        (topics.query("d", 1), "device", "no"),
         (topics.status("d"), "device", "yes, and last will"),
         (topics.receipt("d"), "aggregator", "no"),
     ]
@@ -95,7 +101,7 @@ def test_the_table_of_topics_is_that_of_the_code() -> None:
 
 def test_the_example_flies_the_flags_of_the_topics() -> None:
     for sample in ROUND:
-        assert sample.retained is not bool(re.search("/update/|/receipt", sample.topic))
+        assert sample.retained is not bool(re.search("/update/|/query/|/receipt", sample.topic))
 
 
 @pytest.mark.parametrize("option", [[], ["--vectors"], ["--asyncapi"]])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fedmq.errors import ConfigError, MessageError, MisuseError
 from fedmq.protocol.frames import Step
 from fedmq.wire import limits
-from fedmq.wire.topics import StatusTopic, Topics, UpdateTopic, check_name
+from fedmq.wire.topics import QueryTopic, StatusTopic, Topics, UpdateTopic, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,7 @@ def test_the_tree_is_as_specified() -> None:
     assert WATCH.report == "fedmq/v1/watch/all/report"
     assert WATCH.update("pi-3", 7) == "fedmq/v1/watch/up/pi-3/update/7"
     assert WATCH.update("pi-3", 7, 0) == "fedmq/v1/watch/up/pi-3/update/7/0"
+    assert WATCH.query("pi-3", 7) == "fedmq/v1/watch/up/pi-3/query/7"
     assert WATCH.status("pi-3") == "fedmq/v1/watch/up/pi-3/status"
     assert WATCH.receipt("pi-3") == "fedmq/v1/watch/down/pi-3/receipt"
 
@@ -41,6 +42,7 @@ def test_who_subscribes_to_what() -> None:
         "fedmq/v1/watch/up/+/status",
         "fedmq/v1/watch/up/+/update/+",
         "fedmq/v1/watch/up/+/update/+/+",
+        "fedmq/v1/watch/up/+/query/+",
     )
     assert WATCH.device_filters("pi-3") == (
         "fedmq/v1/watch/down/pi-3/receipt",
@@ -61,6 +63,12 @@ def test_an_update_topic_is_read_as_it_was_made(
 ) -> None:
     topics = Topics(federation)
     assert topics.parse_up(topics.update(device, round_, chunk)) == UpdateTopic(device, round_, chunk)
+
+
+@given(names, names, numbers)
+def test_a_query_topic_is_read_as_it_was_made(federation: str, device: str, round_: int) -> None:
+    topics = Topics(federation)
+    assert topics.parse_up(topics.query(device, round_)) == QueryTopic(device, round_)
 
 
 @given(names, names)
@@ -100,6 +108,12 @@ def test_a_frame_topic_is_read_as_it_was_made(step: Step, chunk: int) -> None:
         "pi-3/update/7/0/0",
         "pi-3/update/-1",
         "pi-3/update/+7",
+        "pi-3/query",
+        "pi-3/query/",
+        "pi-3/query/+",
+        "pi-3/query/7/0",
+        "pi-3/query/07",
+        "/query/7",
         "pi-3/update/07",
         "pi-3/update/7.0",
         "pi-3/update/1e3",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedmq.errors import ConfigError
-from fedmq.simulate.attacks import (
+from fedmq.worlds.attacks import (
     ATTACKS,
     Attack,
     Gaussian,

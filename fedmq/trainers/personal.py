@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,15 @@ from fedmq.vectors import Layout, Vector
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def file_for(folder: Path, device: str) -> Path:
+    """Return the file in `folder` that a device's personal weights are kept in. Raises ConfigError."""
+    if PurePath(device).name != device:
+        raise ConfigError(
+            f"device name {device!r} cannot name a file for personal weights: use one without slashes"
+        )
+    return folder / f"{device}.npz"
 
 
 class Personal:

@@ -1,0 +1,55 @@
+"""The aggregator's two threads, and what is done in them: one writes the journal, one does the arithmetic."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from fedmq.aggregator.trouble import Trouble
+from fedmq.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Result = TypeVar("Result")
+
+DISK_PAUSE_S: Final = 1.0
+"""Wait before something is written again after the disk refused."""
+
+
+class Workers:
+    """Threads of one each: what is given to one of them is done in that order."""
+
+    def __init__(self) -> None:
+        """Begin with nothing to do; `fold` writes checkpoints too."""
+        self.journal = ThreadPoolExecutor(1, "fedmq-journal")
+        self.fold = ThreadPoolExecutor(1, "fedmq-fold")
+        self._trouble = Trouble("the federation pauses")
+
+    async def run(
+        self, executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object
+    ) -> Result:
+        """Do the work in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
+
+    async def insist(
+        self, executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object
+    ) -> Result:
+        """Do it, and while the disk refuses do it again: a full disk is a pause, not an end."""
+        while True:
+            begin = time.monotonic()
+            try:
+                done = await self.run(executor, work, *arguments)
+            except StoreError as error:
+                self._trouble.refused(error)
+                await asyncio.sleep(DISK_PAUSE_S)
+            else:
+                self._trouble.wrote(time.monotonic() - begin)
+                return done
+
+    def close(self) -> None:
+        """Wait until everything is done, and take no more."""
+        self.fold.shutdown(wait=True)
+        self.journal.shutdown(wait=True)

@@ -1,0 +1,5 @@
+"""Fleets in virtual time."""
+
+from fedmq.simulate.virtual.simulation import VirtualSimulation
+
+__all__ = ["VirtualSimulation"]

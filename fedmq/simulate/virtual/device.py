@@ -1,0 +1,459 @@
+"""A device in virtual time, for as long as it has something to do: its state machine, and what the world makes of it.
+
+Most devices of a large fleet sleep most of the time. Such a one is a number; an `ActiveDevice` is made when a task
+invites it, and goes when it has its receipt. What stays of it is what stays of a real one: the version of the model
+that it holds, its outbox, and what an algorithm or a codec has it keep.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+from fedmq.algorithms import told
+from fedmq.device.fetching import PATIENCE_S
+from fedmq.device.sending import ASK_FROM_BYTES
+from fedmq.errors import FedmqError
+from fedmq.protocol import participation as pa
+from fedmq.protocol.messages import Query
+from fedmq.protocol.participant import Participant, Phase
+from fedmq.protocol.spans import EVERYTHING, within
+from fedmq.simulate.virtual.school import Work
+from fedmq.trainers.settings import Settings
+from fedmq.wire.chunks import chunk_count, cut
+from fedmq.wire.envelope import encode
+from fedmq.wire.limits import CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fedmq.device.keepsakes import Keepsakes
+    from fedmq.device.outbox import Outbox
+    from fedmq.device.verdicts import Verdicts
+    from fedmq.protocol.frames import Step
+    from fedmq.protocol.messages import Receipt, Task
+    from fedmq.simulate.virtual.aggregator import VirtualAggregator
+    from fedmq.simulate.virtual.clock import Clock, Timer
+    from fedmq.simulate.virtual.power import Power
+    from fedmq.simulate.virtual.roster import Roster
+    from fedmq.simulate.virtual.school import School
+    from fedmq.simulate.virtual.traffic import Traffic
+    from fedmq.vectors import Vector
+    from fedmq.worlds import Population
+
+NOTHING_LEFT: Final = 0
+"""Bytes that the link of a device may carry whose battery is low: it takes no task up. What it has, it sends."""
+
+
+@dataclass(slots=True)
+class Locker:
+    """What a device keeps when it goes down, on its disk or in a memory that is not switched off."""
+
+    outbox: Outbox
+    keepsakes: Keepsakes
+    verdicts: Verdicts
+
+
+class Surroundings(Protocol):
+    """What a device finds around it."""
+
+    clock: Clock
+    population: Population
+    roster: Roster
+    school: School
+    power: Power
+    traffic: Traffic
+    aggregator: VirtualAggregator
+
+    def held(self, device: int) -> int:
+        """Return the version of the model that the device holds; 0 for none."""
+
+    def hold(self, device: int, version: int) -> None:
+        """Note that the device holds this version now."""
+
+    def locker(self, device: int) -> Locker:
+        """Return what the device keeps."""
+
+    def came(self, device: int) -> None:
+        """Hear that the device has announced itself."""
+
+    def went(self, device: int) -> None:
+        """Hear that the device, or its last will, has said good-bye."""
+
+    def idle(self, device: int) -> None:
+        """Hear that the device has nothing to do."""
+
+
+Deliver: TypeAlias = "Callable[[int, bytes], None]"
+"""Takes a payload that has arrived, with its number among those of one transfer."""
+
+
+@dataclass(slots=True)
+class Transfer:
+    """Bytes on their way over a device's link: down, or up, as `payloads` that are delivered one by one."""
+
+    began: float
+    seconds: float
+    nbytes: int
+    payloads: Sequence[bytes] = ()
+    deliver: Deliver | None = None
+    timer: Timer | None = None
+
+
+class ActiveDevice:
+    """One device that has something to do."""
+
+    def __init__(self, number: int, around: Surroundings) -> None:
+        """Wake device `number`, which may be down yet."""
+        self.number, self._around = number, around
+        self.name = around.roster.names[number]
+        self.locker = around.locker(number)
+        self._layout = around.roster.first().layout.digest
+        self._machine = self._make_machine()
+        self._up = self._linked = False
+        self._transfers: dict[object, Transfer] = {}
+        self._timers: dict[str, Timer] = {}
+        self._bodies: set[Step] = set()
+        self._mail: list[Receipt] = []
+        self._model: Vector | None = None
+        self._retries = self._gone = False
+
+    def _make_machine(self) -> Participant:
+        version = self._around.held(self.number)
+        held = (self._around.aggregator.run, version) if version else None
+        return Participant(self.name, self._layout, held=held, outbox=self.locker.outbox.entries())
+
+    # --- up and down --------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Come up when the world lets it, now or later."""
+        if self._up or "up" in self._timers:
+            return
+        spell = self._around.population.spell(self.number, self._now)
+        if spell.up:
+            self._come_up(spell.until)
+        else:
+            self._set("up", spell.until, self.wake)
+
+    @property
+    def up(self) -> bool:
+        """Whether the device is up."""
+        return self._up
+
+    def _come_up(self, until: float) -> None:
+        self._up = True
+        self._set("down", until, self._go_down)
+        self._around.came(self.number)
+        self._connect()
+
+    def _go_down(self) -> None:
+        """Sleep, or be switched off: then what is not on the disk is lost."""
+        goes_on = self._busy or "reconnect" in self._timers
+        self._disconnect()
+        self._cancel("reconnect")
+        self._up = False
+        self._around.went(self.number)
+        if self._around.population.world.availability.forgets:
+            self._forget_all()
+        if goes_on:
+            self.wake()
+        else:
+            self._rest()
+
+    def _forget_all(self) -> None:
+        self._cancel("wake", "trained")
+        self._around.school.withdraw(self.number)
+        self._around.hold(self.number, 0)
+        self._bodies.clear()
+        self._model, self._retries = None, False
+        self._machine = self._make_machine()
+
+    def _connect(self) -> None:
+        """Have a link, and on it first what the broker has kept for this device."""
+        aggregator = self._around.aggregator
+        self._linked = True
+        if aggregator.task is not None:
+            self._hear(aggregator.task)
+        mail, self._mail = self._mail, []
+        for receipt in mail:
+            self._receive(receipt)
+        self._tell(pa.Connected())
+        self._rest()
+
+    def _disconnect(self) -> None:
+        if not self._linked:
+            return
+        self._linked = False
+        self._cancel("silence")
+        transfers, self._transfers = self._transfers, {}
+        for transfer in transfers.values():
+            self._broken(transfer)
+        self._tell(pa.Disconnected())
+
+    def _cut(self) -> None:
+        """Lose the link, and come back after a while."""
+        self._around.traffic.cuts += 1
+        self._disconnect()
+        again = self._around.population.reconnected(self.number, self._now)
+        self._set("reconnect", again, self._reconnect)
+
+    def _reconnect(self) -> None:
+        self._around.traffic.greeted()
+        self._connect()
+
+    # --- what is heard ------------------------------------------------------------------------------------------------
+
+    def hear(self, task: Task) -> None:
+        """Take the open round's task, and the manifest that stands with it; without a link, when there is one again."""
+        if self._linked and not self._gone:
+            self._hear(task)
+            self._rest()
+
+    def _hear(self, task: Task) -> None:
+        self._tell(pa.Published(self._around.aggregator.manifest))
+        self._tell(pa.Tasked(task))
+        newest = self._machine.task or task
+        verdicts = self.locker.verdicts
+        verdicts.task = newest
+        questions = list(verdicts.questions(newest, self._machine.outbox))
+        verdicts.settle()
+        for round_, update, question in questions:
+            self._upload(("question", update), [question], self._asking(round_))
+
+    def receive(self, receipt: Receipt) -> None:
+        """Take a receipt, or have the broker keep it until there is a link."""
+        if self._linked:
+            self._receive(receipt)
+            self._rest()
+        else:
+            self._mail.append(receipt)
+
+    def _receive(self, receipt: Receipt) -> None:
+        known = receipt.update in self._machine.outbox
+        self._tell(pa.Receipted(receipt))
+        if not known and receipt.verdict.settled and self.locker.verdicts.concerns(receipt.update):
+            self.locker.verdicts.judge(receipt.update, receipt.verdict)
+
+    # --- the machine --------------------------------------------------------------------------------------------------
+
+    @property
+    def _now(self) -> float:
+        return self._around.clock.now
+
+    @property
+    def _busy(self) -> bool:
+        """Whether the device has something to do, or to send, or to wait for."""
+        phase = self._machine.phase
+        under_way = phase in (Phase.FETCHING, Phase.TRAINING) or bool(self._transfers)
+        return under_way or self._retries or bool(self._machine.outbox)
+
+    def _tell(self, event: pa.ParticipantEvent) -> None:
+        enough = bool(self._machine.outbox) or self._around.power.enough(self.number, self._now)
+        allowed = pa.Allowed(None if enough or isinstance(event, pa.Stored) else NOTHING_LEFT)
+        for each in (allowed, event):
+            for effect in self._machine.handle(each, self._now):
+                self._carry_out(effect)
+
+    def _carry_out(self, effect: pa.ParticipantEffect) -> None:
+        match effect:
+            case pa.Fetch():
+                self._fetch(effect)
+            case pa.Train(task):
+                self._train(task)
+            case pa.Send():
+                self._send(effect)
+            case pa.Forget():
+                self._forget(effect)
+            case pa.Wake(at):
+                self._set("wake", at, self._elapsed)
+            case pa.Log() | pa.Retire():
+                pass
+
+    def _elapsed(self) -> None:
+        self._tell(pa.Elapsed())
+        self._rest()
+
+    def _rest(self) -> None:
+        """Go to sleep where there is nothing to do."""
+        comes_back = "up" in self._timers or "reconnect" in self._timers
+        if self._busy or self._mail or comes_back or self._gone:
+            return
+        self._gone = True
+        self._cancel(*list(self._timers))
+        self._around.idle(self.number)
+
+    # --- the model ----------------------------------------------------------------------------------------------------
+
+    def _fetch(self, effect: pa.Fetch) -> None:
+        self._cancel("silence")
+        self._drop("fetch")
+        self._retries = False
+        if effect.fresh:
+            self._around.hold(self.number, 0)
+        self._next_frame(effect, self._around.aggregator.models.get(effect.version))
+
+    def _next_frame(self, effect: pa.Fetch, model: Vector | None) -> None:
+        step = next((step for step in effect.steps if step not in self._bodies), None)
+        if step is None:
+            self._fetched(effect, model)
+            return
+        nbytes = self._around.aggregator.frame_bytes(step)
+        if nbytes is None or model is None:  # the federation has moved on: nothing comes
+            silence = partial(self._nothing_came, effect.version)
+            self._set("silence", self._now + PATIENCE_S, silence)
+            return
+        latency = self._around.population.world.link.latency_s
+        seconds = latency + self._around.population.download_s(self.number, nbytes)
+        done = partial(self._frame_came, effect, model, step)
+        self._transfer("fetch", Transfer(self._now, seconds, nbytes), done)
+
+    def _frame_came(self, effect: pa.Fetch, model: Vector, step: Step) -> None:
+        self._bodies.add(step)
+        self._next_frame(effect, model)
+
+    def _fetched(self, effect: pa.Fetch, model: Vector | None) -> None:
+        self._bodies.clear()
+        self._model = model
+        self._around.hold(self.number, effect.version)
+        self._tell(pa.Fetched(effect.version))
+        self._rest()
+
+    def _nothing_came(self, version: int) -> None:
+        self._retries = True
+        self._tell(pa.FetchFailed(version, f"no chunk came for {PATIENCE_S:.0f} s"))
+        self._rest()
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def _train(self, task: Task) -> None:
+        around, number = self._around, self.number
+        seconds = around.population.training_s(number, self._examples(task), task.round)
+        model = self._model if self._model is not None else around.aggregator.models[task.model]
+        around.school.enrol(Work(number, self._now, task, model, self.locker.keepsakes))
+        forgets = around.population.world.availability.forgets
+        end = self._now + seconds if forgets else around.population.worked(number, self._now, seconds)
+        self._set("trained", end, partial(self._trained, task, seconds))
+
+    def _examples(self, task: Task) -> float:
+        """Return how many examples the training goes through, each counted once an epoch."""
+        examples = self._around.roster.examples(self.number)
+        try:
+            settings = Settings.parse(told(task.training)[1])
+        except FedmqError:
+            return examples  # the training will say what is wrong
+        most = math.inf if settings.max_steps is None else settings.max_steps * settings.batch_size
+        return min(examples * settings.epochs, most)
+
+    def _trained(self, task: Task, seconds: float) -> None:
+        self._around.power.trained(self.number, self._now, seconds)
+        try:
+            stored = self._around.school.result(self.number)
+        except FedmqError as error:
+            self._tell(pa.TrainingFailed(task.round, str(error)))
+        else:
+            self._around.traffic.trained += 1
+            self.locker.outbox.put(stored)
+            self._tell(pa.Stored(task.round, stored.update, len(stored.body)))
+        self._rest()
+
+    # --- updates ------------------------------------------------------------------------------------------------------
+
+    def _send(self, effect: pa.Send) -> None:
+        """Send the update, some chunks of it, or the question which ones; see `fedmq.device.sending`."""
+        self._drop(effect.update)
+        letter, body = self._machine.outbox.get(effect.update), self.locker.outbox.get(effect.update)
+        if letter is None or body is None:
+            return
+        aggregator, sent = self._around.aggregator, partial(self._sent, effect.update)
+        count = chunk_count(len(body), CHUNK_BYTES)
+        take = partial(aggregator.take, self.name, effect.round)
+        if not effect.missing and len(body) >= ASK_FROM_BYTES:
+            query = encode(Query(letter.run, effect.update, count, effect.question))
+            self._upload(effect.update, [query], self._asking(effect.round), sent)
+        elif count == 1:
+            self._upload(effect.update, [body], lambda _, payload: take(None, payload), sent)
+        else:
+            wanted = list(within(effect.missing or EVERYTHING, count))
+            chunks = cut(body, letter.run, effect.update, CHUNK_BYTES, indexes=wanted)
+            payloads = [encode(chunk) for chunk in chunks]
+            self._upload(effect.update, payloads, lambda at, payload: take(wanted[at], payload), sent)
+
+    def _asking(self, round_: int) -> Deliver:
+        ask = partial(self._around.aggregator.ask, self.name, round_)
+        return lambda _, payload: ask(payload)
+
+    def _sent(self, update: bytes) -> None:
+        self._tell(pa.Sent(update))
+        self._rest()
+
+    def _upload(
+        self, key: object, payloads: Sequence[bytes], deliver: Deliver, done: Callable[[], None] | None = None
+    ) -> None:
+        nbytes = sum(map(len, payloads))
+        transfer = Transfer(
+            self._now, self._around.population.upload_s(self.number, nbytes), nbytes, payloads, deliver
+        )
+        self._transfer(key, transfer, done or self._rest)
+
+    def _forget(self, effect: pa.Forget) -> None:
+        verdicts = self.locker.verdicts
+        self._around.traffic.dropped += effect.verdict is None
+        if effect.verdict is None or not verdicts.concerns(effect.update):
+            self.locker.outbox.forget(effect.update)
+        else:
+            verdicts.judge(effect.update, effect.verdict)
+
+    # --- bytes on their way -------------------------------------------------------------------------------------------
+
+    def _transfer(self, key: object, transfer: Transfer, done: Callable[[], None]) -> None:
+        """Carry bytes, unless the link breaks before they are through."""
+        self._transfers[key] = transfer
+        end = self._now + transfer.seconds
+        cut_at = self._around.population.next_cut(self.number, self._now)
+        if cut_at < end:
+            transfer.timer = self._around.clock.at(cut_at, self._cut)
+        else:
+            transfer.timer = self._around.clock.at(end, partial(self._through, key, done))
+
+    def _through(self, key: object, done: Callable[[], None]) -> None:
+        self._count(self._transfers.pop(key), 1.0)
+        done()
+
+    def _drop(self, key: object) -> None:
+        transfer = self._transfers.pop(key, None)
+        if transfer is not None:
+            self._broken(transfer)
+
+    def _broken(self, transfer: Transfer) -> None:
+        if transfer.timer is not None:
+            transfer.timer.cancel()
+        self._count(transfer, (self._now - transfer.began) / transfer.seconds if transfer.seconds else 1.0)
+
+    def _count(self, transfer: Transfer, part: float) -> None:
+        """Count what went over the air of a transfer, all or a part of it, and deliver what came through whole."""
+        nbytes, up = math.floor(part * transfer.nbytes), transfer.deliver is not None
+        self._around.power.radioed(self.number, self._now, part * transfer.seconds)
+        self._around.traffic.carried(nbytes if up else 0, 0 if up else nbytes)
+        if transfer.deliver is not None:
+            for at, end in enumerate(accumulate(map(len, transfer.payloads))):
+                if end <= nbytes:
+                    transfer.deliver(at, transfer.payloads[at])
+
+    # --- timers -------------------------------------------------------------------------------------------------------
+
+    def _set(self, name: str, time: float, action: Callable[[], None]) -> None:
+        self._cancel(name)
+        self._timers[name] = self._around.clock.at(time, partial(self._ring, name, action))
+
+    def _ring(self, name: str, action: Callable[[], None]) -> None:
+        del self._timers[name]
+        action()
+
+    def _cancel(self, *names: str) -> None:
+        for name in names:
+            timer = self._timers.pop(name, None)
+            if timer is not None:
+                timer.cancel()

@@ -1,0 +1,122 @@
+"""The NumPy engine: the NumPy trainers' results, in stacks."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from fedmq.descent import Pull
+from fedmq.engines import Front, Job
+from fedmq.engines.numpy import NumpyEngine, from_module
+from fedmq.errors import ConfigError
+from fedmq.testing.trainer import CLASSES, INPUTS, Points, TrainerConformance, points
+from fedmq.trainers.module import Supply
+from fedmq.trainers.numpy import Mlp, NumpyTrainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fedmq.device.interface import Setting, Trainer
+
+SIZES = (1, 3, 8, 9, 24, 25, 50, 70)
+TOLERANCE = 2e-6
+
+
+def trainers(momentum: float = 0.0) -> dict[str, NumpyTrainer]:
+    """Eight devices of all sizes; 320 inputs, so that several steps fit into a block, and a round into several."""
+    generator = np.random.Generator(np.random.Philox(1))
+    model = Mlp(320, (24, 17), classes=5)
+
+    def share(rows: int) -> tuple[np.ndarray, np.ndarray]:
+        return generator.normal(scale=0.3, size=(rows, 320)).astype(np.float32), generator.integers(
+            0, 5, rows
+        )
+
+    return {
+        f"d{rows}": NumpyTrainer(model, *share(rows), held_out=share(4), momentum=momentum, seed=2)
+        for rows in SIZES
+    }
+
+
+class TestConformance(TrainerConformance):
+    def make(self, train: Points, held_out: Points | None) -> Trainer:
+        model = Mlp(INPUTS, (8,), classes=CLASSES)
+        held = None if held_out is None else (held_out.x, held_out.y)
+        engine = NumpyEngine({"d": NumpyTrainer(model, train.x, train.y, held_out=held)})
+        return Front(engine).trainer("d")
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 10, "learning_rate": 0.2},
+        {"epochs": 3, "batch_size": 8, "max_steps": 7},
+        {"epochs": 2, "batch_size": 16, "proximal": 0.3},
+        {"epochs": 2, "batch_size": 1000},
+    ],
+)
+def test_stacked_devices_get_what_they_would_alone(settings: dict[str, Setting], momentum: float) -> None:
+    alone = trainers(momentum)
+    engine = NumpyEngine(alone)
+    jobs = [Job(name, engine.initial(), settings, seed) for seed, name in enumerate(alone)]
+    for job, found in zip(jobs, engine.train(jobs), strict=True):
+        wanted = alone[job.device].train(job.model, settings, seed=job.seed)
+        assert found.vector == pytest.approx(wanted.vector, abs=TOLERANCE)
+        assert (found.examples, found.steps) == (wanted.examples, wanted.steps)
+        assert found.reach == pytest.approx(wanted.reach)
+        assert found.metrics == pytest.approx(dict(wanted.metrics), abs=TOLERANCE)
+
+
+def test_company_does_not_change_a_bit() -> None:
+    engine = NumpyEngine(trainers())
+    pull = Pull(np.full(engine.layout.size, 0.01, np.float32), 0.1)
+    jobs = [
+        Job(name, engine.initial(), {"batch_size": 8}, seed, own)
+        for seed, name in enumerate(f"d{rows}" for rows in SIZES)
+        for own in (None, pull)
+    ]
+    together = engine.train(jobs)
+    for job, found in zip(jobs, together, strict=True):
+        assert engine.train([job])[0].vector.tobytes() == found.vector.tobytes()
+
+
+def test_more_jobs_than_a_stack_and_models_of_their_own() -> None:
+    alone = trainers()
+    engine = NumpyEngine(alone)
+    generator = np.random.Generator(np.random.Philox(3))
+    models = [
+        generator.normal(scale=0.1, size=engine.layout.size).astype(np.float32)
+        for _ in range(engine.stack + 3)
+    ]
+    results = engine.train([Job("d25", model, {}, 1) for model in models])
+    for model, found in zip(models, results, strict=True):
+        assert found.vector == pytest.approx(alone["d25"].train(model, {}, seed=1).vector, abs=TOLERANCE)
+
+
+def test_an_mlp_needs_no_framework(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from fedmq.trainers.numpy import Mlp\n"
+        "def model():\n    return Mlp(6, classes=3)\n"
+        "def data(device):\n    raise AssertionError\n"
+    )
+    data = points(10)
+    loaded = "keras" in sys.modules
+    engine = from_module(str(path), {"d": Supply((data.x, data.y))}, {"learning_rate": 0.2, "seed": 1})
+    assert engine.examples("d") == 10
+    assert engine.train([Job("d", engine.initial(), {}, 1)])[0].reach == pytest.approx(0.2)
+    assert ("keras" in sys.modules) == loaded
+
+
+def test_wrong_data_are_named_by_device(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from fedmq.trainers.numpy import Mlp\ndef model():\n    return Mlp(5, classes=3)\ndef data(device): ..."
+    )
+    data = points(10)
+    with pytest.raises(ConfigError, match=r"sensor-3: the training data has 6 numbers"):
+        from_module(str(path), {"sensor-3": Supply((data.x, data.y))}, {})

@@ -1,0 +1,62 @@
+"""Steps of several devices side by side: the batches of a trainer, padded and masked."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fedmq.engines import Job
+from fedmq.engines.steps import Steps, alike, rounded, stacked
+from fedmq.trainers.batches import Schedule
+
+NOTHING = np.zeros(1, np.float32)
+
+
+def job(seed: int = 1, **settings: float) -> Job:
+    return Job("d", NOTHING, settings, seed)
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "epochs", "most"), [(7, 3, 2, None), (7, 3, 3, 4), (2, 10, 2, None)]
+)
+def test_rows_are_the_batches_of_a_trainer(examples: int, batch: int, epochs: int, most: int | None) -> None:
+    settings = {"batch_size": batch, "epochs": epochs} | ({} if most is None else {"max_steps": most})
+    asked = job(5, **settings)
+    steps = Steps.of(asked, examples)
+    edges = Schedule(examples, asked.chosen).cuts.tolist()
+    wanted = [
+        order[start:stop].tolist()
+        for order, limit in Schedule(examples, asked.chosen).epochs(5)
+        for start, stop in itertools.pairwise(edges[: limit + 1])
+    ]
+    assert [rows[mask > 0].tolist() for rows, mask in zip(steps.rows, steps.mask, strict=True)] == wanted
+    assert steps.taken.all()
+
+
+def test_the_last_epoch_is_the_one_that_is_reported() -> None:
+    assert Steps.of(job(epochs=2, batch_size=4), 8).last.tolist() == [False, False, True, True]
+    assert Steps.of(job(epochs=2, batch_size=4, max_steps=3), 8).last.tolist() == [False, False, True]
+
+
+def test_stacked_steps_are_as_long_and_wide_as_the_largest() -> None:
+    small, large = Steps.of(job(batch_size=4), 3), Steps.of(job(batch_size=4), 9)
+    both = stacked([small, large])
+    assert both.rows.shape == both.mask.shape == (2, 3, 4)
+    assert both.taken.tolist() == [[True, False, False], [True, True, True]]
+    assert both.mask.sum(axis=2).tolist() == [[3, 0, 0], [4, 4, 1]]
+
+
+def test_few_lengths_and_little_waste() -> None:
+    lengths = [rounded(count) for count in range(1, 1000)]
+    assert all(count <= length <= 1.25 * count for count, length in enumerate(lengths, 1))
+    assert len(set(lengths)) < 40
+
+
+def test_jobs_alike_come_together_with_their_places() -> None:
+    jobs = [job(seed) for seed in (1, 2, 1, 1, 2)]
+    groups = [
+        (places, [each.seed for each in some]) for places, some in alike(jobs, lambda each: each.seed, 2)
+    ]
+    assert groups == [([0, 2], [1, 1]), ([3], [1]), ([1, 4], [2, 2])]
