@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fedmq.aggregator.aggregator import Aggregator
 from fedmq.aggregator.downlink import Downlink
+from fedmq.aggregator.publication import Publication
 from fedmq.aggregator.settings import Encoding, Federation
 from fedmq.codecs import parse
 from fedmq.device.replica import Replica
@@ -320,7 +320,7 @@ async def test_frames_that_no_manifest_names_are_cleared_even_by_the_next_proces
         there, wanted = await standing()
         assert there == wanted
         with monkeypatch.context() as patch:
-            patch.setattr(Aggregator, "_clear_old_frames", _nothing)
+            patch.setattr(Publication, "clear_old_frames", _nothing)
             while len((await standing())[0]) == len(wanted):
                 await found.step(1)
                 wanted = (await standing())[1]
@@ -338,5 +338,5 @@ async def test_frames_that_no_manifest_names_are_cleared_even_by_the_next_proces
     ]
 
 
-async def _nothing(_: Aggregator) -> None:
+async def _nothing(_: Publication) -> None:
     """Be killed just before."""

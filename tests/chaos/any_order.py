@@ -20,7 +20,7 @@ import numpy as np
 from fedmq.aggregator.intake import Intake
 from fedmq.aggregator.settings import Federation
 from fedmq.errors import ConfigError, Refused
-from fedmq.protocol import coordinator, participant
+from fedmq.protocol import coordinator, posting
 from fedmq.protocol.policy import Policy, StopWhen
 from fedmq.rules import PRESETS, Claim, preset
 from fedmq.testing.federation import SMALL, ShiftTrainer, rig
@@ -127,7 +127,7 @@ async def run(*, quick: bool, seed: int) -> Row:
                 wrong += differing(name, sets, orders, seed, Path(folder))
                 tried += sets * orders
     shaken, other, duplicates = 5 if quick else 100, 0, 0
-    with patch.object(coordinator, "CENSUS_S", 0.05), patch.object(participant, "RECEIPT_PAUSE_S", 0.1):
+    with patch.object(coordinator, "CENSUS_S", 0.05), patch.object(posting, "RECEIPT_PAUSE_S", 0.1):
         calm, _ = await course(Faults(), seed)
         for number in range(shaken):
             found, doubled = await course(WEATHER, seed * 1000 + number)

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -400,12 +400,24 @@ async def fleet(
     **options: Any,  # noqa: ANN401
 ) -> AsyncIterator[Fleet]:
     """Give a `Fleet` and stop whatever of it still runs at the end."""
-    logging.getLogger("fedmq").setLevel(logging.CRITICAL + 1)  # each cut link would be told of by its device
     running = Fleet(federation, folder, door, **options)
     try:
-        yield running
+        with hushed():  # each cut link would be told of by its device
+            yield running
     finally:
         await running.close()
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Let fedmq's log say nothing."""
+    log = logging.getLogger("fedmq")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def names(count: int) -> list[str]:

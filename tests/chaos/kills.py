@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import tempfile
 import time
 from collections import Counter
@@ -31,7 +30,7 @@ from fedmq.transport.session import Session
 from fedmq.vectors import fingerprint
 from fedmq.wire.envelope import decode
 from fedmq.wire.topics import Topics
-from tests.chaos.fleet import LAYOUT, NAME, PERSISTENT, HashTrainer, check_report, names
+from tests.chaos.fleet import LAYOUT, NAME, PERSISTENT, HashTrainer, check_report, hushed, names
 from tests.chaos.ledger import Audit, Ledger, audit, mean_of
 from tests.chaos.lives import Host, Party
 from tests.chaos.points import AGGREGATOR, DEVICE
@@ -166,9 +165,9 @@ async def massacre(
 
     Rounds that do not go on for `ends_s` seconds are a violation like any other.
     """
-    logging.getLogger("fedmq").setLevel(logging.CRITICAL)  # the watcher loses its link with each broker
     random = Random(f"kills {seed}")
-    with tempfile.TemporaryDirectory(prefix="fedmq-chaos-") as name:
+    # the watcher loses its link with each broker, and would say so
+    with hushed(), tempfile.TemporaryDirectory(prefix="fedmq-chaos-") as name:
         folder = Path(name)
         async with Mosquitto(PERSISTENT) as broker, watching(broker.address) as watcher:
             prepare(folder, broker.address, plan.fleet)

@@ -60,7 +60,7 @@ WEATHER: Final = Faults(
 )
 PAUSES: Final = {
     "fedmq.protocol.coordinator.CENSUS_S": 0.3,
-    "fedmq.protocol.participant.RECEIPT_PAUSE_S": 0.2,
+    "fedmq.protocol.posting.RECEIPT_PAUSE_S": 0.2,
     "fedmq.protocol.participant.FETCH_PAUSE_S": 0.1,
     "fedmq.device.fetching.PATIENCE_S": 0.5,
     "fedmq.device.device.REFRESH_S": 0.3,

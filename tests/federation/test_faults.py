@@ -210,7 +210,7 @@ async def test_a_repeated_update_counts_once_and_gets_its_verdict_again(tmp_path
 async def test_bad_links_change_nothing_of_the_result(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedmq.protocol.participant.RECEIPT_PAUSE_S", 0.2)
+    monkeypatch.setattr("fedmq.protocol.posting.RECEIPT_PAUSE_S", 0.2)
     monkeypatch.setattr("fedmq.protocol.participant.FETCH_PAUSE_S", 0.1)
     monkeypatch.setattr("fedmq.device.fetching.PATIENCE_S", 0.5)
     monkeypatch.setattr("fedmq.device.device.REFRESH_S", 0.3)

@@ -58,7 +58,7 @@ def test_a_slow_device_holds_nobody_up_and_its_updates_count() -> None:
     world = World(3, setting=Setting(devices=5, policy=policy, storm_s=600.0, faults=Faults(straggle=0.3)))
     world.run()
     stepped = [report for report in world.invariants.reports if report.outcome == "stepped"]
-    assert len(stepped) > 100
+    assert len(stepped) > 80
     assert max(report.metrics["staleness_max"] for report in stepped) > 5
     assert sum(report.late for report in stepped) == 0
     assert sum(report.accepted == 2 for report in stepped) > 0.95 * len(stepped)
