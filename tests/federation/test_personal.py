@@ -74,6 +74,7 @@ async def test_devices_of_two_minds_share_all_but_the_head(folder: Path) -> None
     assert min(trainer.evaluate(simulation.vector)["accuracy"] for trainer in trainers) > 0.8
 
 
+@pytest.mark.slow
 def test_the_first_model_can_leave_them_out(folder: Path) -> None:
     out = folder / "model.fedmq"
     found = CliRunner().invoke(main, ["init", str(folder / "minds.py"), "-o", str(out), "--personal", "head"])

@@ -51,6 +51,7 @@ class TestDatasets:
             held.train(first, TASK, seed=1).vector, arrays.train(first, TASK, seed=1).vector
         )
 
+    @pytest.mark.slow
     def test_one_that_does_not_fit_is_streamed_as_it_comes(self, zoo: ModuleType) -> None:
         model = zoo.normalised("adam", rate=0.0)
         trainer = trainer_of(model, dataset(zoo), held_out=dataset(zoo), memory_bytes=100)
