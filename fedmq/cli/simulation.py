@@ -41,7 +41,7 @@ import click
 @click.option(
     "--virtual",
     is_flag=True,
-    help="Without a broker, in virtual time: up to a million devices, and weeks in minutes.",
+    help="Without a broker, in virtual time: large fleets, and days in minutes.",
 )
 @click.option(
     "--world",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from fedmq.trainers.absent import absent
 from fedmq.trainers.module import load_user_module
 from fedmq.trainers.settings import whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 
 def first_model(module: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401  # keras has no types
@@ -22,19 +22,7 @@ def first_model(module: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
 
     if options.get("seed") is not None:
         seed = whole("seed", options["seed"], least=0)
-        with _without_tensorflow(keras.backend.backend() != "tensorflow"):
+        # Keras on another backend would import TensorFlow to set its seed, too: 5 s and 500 MB.
+        with nullcontext() if keras.backend.backend() == "tensorflow" else absent("tensorflow"):
             keras.utils.set_random_seed(seed)
     return load_user_module(module).model()
-
-
-@contextmanager
-def _without_tensorflow(needless: bool) -> Iterator[None]:  # noqa: FBT001  # one question, answered where it is called
-    """Keep Keras on another backend from importing TensorFlow to set its seed, too: 5 s and 500 MB."""
-    if not needless or "tensorflow" in sys.modules:
-        yield
-        return
-    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # Python's mark for "cannot be imported"
-    try:
-        yield
-    finally:
-        del sys.modules["tensorflow"]

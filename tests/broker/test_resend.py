@@ -49,13 +49,13 @@ async def test_a_cut_in_mid_transfer_costs_a_few_chunks(
         def transport(port: int = proxy.port) -> object:
             return open_transport(f"mqtt://127.0.0.1:{port}", Credentials(), protocol=protocol)
 
-        async with rig(federation, transport, tmp_path, layout) as running:  # type: ignore[arg-type]
-            running.transport = lambda: transport(broker.port)  # type: ignore[assignment,return-value]
+        async with rig(federation, transport, tmp_path, layout) as running:  # type: ignore[arg-type]  # not memory
+            running.transport = lambda: transport(broker.port)  # type: ignore[assignment,return-value]  # (same)
             running.start_aggregator()
-            running.transport = transport  # type: ignore[assignment]
+            running.transport = transport  # type: ignore[assignment]  # (same)
             device = running.start_device("device", ShiftTrainer(layout=layout))
             for share in (0.25, 0.5, 0.75):
-                await running.until(lambda share=share: device.counters.bytes_up > share * whole)  # type: ignore[misc]
+                await running.until(lambda share=share: device.counters.bytes_up > share * whole)  # type: ignore[misc]  # its default
                 proxy.cut()
             await running.ended()
     assert proxy.connections > 2

@@ -121,7 +121,7 @@ class Attacker:
                 DELTA: delta if isinstance(delta, bytes) else np.asarray(delta, np.float32).tobytes()
             },
         }
-        return encode(Update(**{**fields, **changes}))  # type: ignore[arg-type]
+        return encode(Update(**{**fields, **changes}))  # type: ignore[arg-type]  # of any kind, as in a table
 
     async def send(self, device: str, payload: bytes, shift: int = 0) -> None:
         """Publish it as this device."""

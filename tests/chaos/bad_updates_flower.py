@@ -54,7 +54,7 @@ CASES: dict[str, tuple[Any, int]] = {
 """What the bad client sends, an array or bytes in the place of one, and how many examples it claims."""
 
 
-def outcome(sent: Any, examples: int) -> str:  # noqa: ANN401
+def outcome(sent: Any, examples: int) -> str:  # noqa: ANN401 - Flower's own, not installed here
     """Return what FedAvg makes of ten good clients and this one."""
     from flwr.common import (  # type: ignore[import-not-found]
         Code,

@@ -80,6 +80,7 @@ class VirtualSimulation:
         self._lockers: dict[int, Locker] = {}
         self._seen = (Traffic(), 0.0, 0.0)
         self._waits_since: float | None = None
+        self._most_present = 0
         self._judge = Judge(settings.algorithm, self.roster.trainers, self.roster.pooled)
         self.aggregator = self._make_aggregator(seed)
 
@@ -110,9 +111,13 @@ class VirtualSimulation:
         return self.outcome
 
     def _why_not_on(self) -> str:
-        if self._days:
+        if self._days and self.aggregator.coordinator.progress.round:
             return f"{self._days:g} days are over"
-        return f"too few devices came for {PATIENCE_DAYS:g} days"
+        days = self._days or PATIENCE_DAYS
+        return (
+            f"too few devices came in {days:g} days: {self._most_present:,} at most were seen at one time, "
+            f"min_devices is {self.settings.rounds.min_devices:,}; lower that, or have more devices"
+        )
 
     @property
     def model(self) -> Vector:
@@ -139,6 +144,7 @@ class VirtualSimulation:
             up[number] = device.up
         for number in np.flatnonzero(up != self._present).tolist():
             self._note(number, up=bool(up[number]))
+        self._most_present = max(self._most_present, int(self._present.sum()))
 
     def came(self, device: int) -> None:
         """Have a device's certificate at the aggregator."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-import tempfile
 from typing import TYPE_CHECKING, Final
 
 from fedmq.errors import ConfigError
+from fedmq.trainers.absent import absent
+from fedmq.trainers.quiet import hushed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,35 +30,12 @@ def _hushed() -> Iterator[None]:
     if os.environ["TF_CPP_MIN_LOG_LEVEL"] in {"0", "1"}:
         yield
         return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            said.seek(0)
-            os.write(kept, said.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-@contextlib.contextmanager
-def _without_jax() -> Iterator[None]:
-    """Keep TensorFlow's converter from importing JAX because it is there: a second, and memory, for nothing here."""
-    if "jax" in sys.modules:
+    with hushed():
         yield
-        return
-    sys.modules["jax"] = None  # type: ignore[assignment]  # Python's mark for "cannot be imported"
-    try:
-        yield
-    finally:
-        del sys.modules["jax"]
 
 
-with _hushed(), _without_jax():
+# TensorFlow's converter imports JAX where it is there: a second, and memory, for nothing here.
+with _hushed(), absent("jax"):
     import keras
     import tensorflow as tf
 

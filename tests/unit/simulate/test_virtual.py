@@ -289,7 +289,11 @@ def test_a_run_waits_for_devices_and_gives_up_in_the_end() -> None:
     assert 1.5 < simulation.rows[0].hours < 4
     never = replace(nights, night=0.0, night_from=0.0, night_to=24.0)
     given_up = virtual(chosen, World(never))
-    assert given_up.outcome.reason == "too few devices came for 30 days"
+    wanted = chosen.rounds.min_devices
+    assert given_up.outcome.reason == (
+        f"too few devices came in 30 days: 0 at most were seen at one time, min_devices is {wanted}; "
+        "lower that, or have more devices"
+    )
     assert given_up.rows == []
 
 
