@@ -176,7 +176,8 @@ def test_chunks_that_came_through_before_a_cut_are_not_sent_again(monkeypatch: p
     policy = Policy(min_devices=6, quorum=6, soft_deadline_s=HOUR, hard_deadline_s=9 * HOUR)
     chosen = settings(rounds=policy, encoding=Encoding(), stop=StopWhen(rounds=1))
     torn = Connection(0.1, up_kbit_s=0.2, reconnect_s=2.0, cuts_per_hour=780.0)  # ten seconds an update
-    assert virtual(chosen, World(link=torn), days=0.01).rows == []  # and never more than nine in one go
+    never = virtual(chosen, World(link=torn), days=0.01)  # and never more than nine in one go
+    assert (never.rows, never.outcome.reason) == ([], "0.01 days are over")
     monkeypatch.setattr(device, "CHUNK_BYTES", 40)
     monkeypatch.setattr(device, "ASK_FROM_BYTES", 0)
     chunked, calm = (virtual(chosen, World(link=link)) for link in (torn, replace(torn, cuts_per_hour=0.0)))
@@ -295,6 +296,7 @@ def test_a_run_waits_for_devices_and_gives_up_in_the_end() -> None:
         "lower that, or have more devices"
     )
     assert given_up.rows == []
+    assert "too few devices came in 2 days" in virtual(chosen, World(never), days=2.0).outcome.reason
 
 
 def test_a_trainer_that_fails_costs_its_update_only() -> None:

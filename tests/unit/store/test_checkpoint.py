@@ -149,6 +149,19 @@ def test_whatever_a_damaged_checkpoint_holds_the_one_before_counts(tmp_path: Pat
     check(found, found[0].serial)
 
 
+def test_an_array_that_claims_to_be_shorter_is_damage(tmp_path: Path) -> None:
+    """NumPy reads as far as an array's head says, and zipfile checks the sum at the end only."""
+    folder = CheckpointFolder(tmp_path)
+    folder.save(state(1), weights(1))
+    folder.save(state(2), weights(2))
+    path = folder._checkpoint_path(2)
+    content, shape = path.read_bytes(), b"'shape': (%d,)" % weights(2).vector.size
+    shorter = (b"'shape': (%d,)" % (weights(2).vector.size - 1)).ljust(len(shape))
+    assert shape in content
+    path.write_bytes(content.replace(shape, shorter))
+    check(CheckpointFolder(tmp_path).load(), 1)
+
+
 def test_a_disk_that_cannot_be_read_is_not_taken_for_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
