@@ -14,7 +14,7 @@ def test_it_is_away_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     with pytest.raises(ModuleNotFoundError), absent("colorsys"):
         importlib.import_module("colorsys")
-    assert importlib.import_module("colorsys")
+    assert importlib.import_module("colorsys").__name__ == "colorsys"
 
 
 def test_what_has_been_imported_stays() -> None:
