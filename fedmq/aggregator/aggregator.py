@@ -391,6 +391,9 @@ class Aggregator:
         await self._publication.put(self.topics.task, task)
         await self._publication.clear_old_frames()
         await self._empty_journals()
+        if not self._board.is_even:
+            log.warning("the federation has ended (%s); waiting for the broker to tell devices so", reason)
+        await self._board.even()
         self.reason = reason
         self.ended.set()
 

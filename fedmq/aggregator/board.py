@@ -31,14 +31,19 @@ class Board:
     def __init__(self) -> None:
         """Begin with an empty board and no link."""
         self._wanted: dict[str, Outgoing] = {}
-        self._cleared: dict[str, Outgoing] = {}
+        self._owed: dict[str, Outgoing] = {}
+        self._even = asyncio.Event()
+        self._even.set()
         self._connection: Connection | None = None
 
     async def attach(self, connection: Connection) -> None:
         """Publish everything over a new connection. Raises ConnectionLost when it breaks on the way."""
-        for outgoing in [*self._cleared.values(), *self._wanted.values()]:
+        cleared = {topic: outgoing for topic, outgoing in self._owed.items() if topic not in self._wanted}
+        self._owe(*cleared.values(), *self._wanted.values())
+        while self._owed:  # what is put up or taken down meanwhile comes at its end
+            outgoing = next(iter(self._owed.values()))
             await _publish(connection, outgoing)
-        self._cleared.clear()
+            self._done(outgoing)
         self._connection = connection
 
     def detach(self) -> None:
@@ -54,34 +59,55 @@ class Board:
         while window := list(islice(rest, AT_ONCE)):
             for outgoing in window:
                 self._wanted.pop(outgoing.topic, None)
-                self._cleared.pop(outgoing.topic, None)
                 self._wanted[outgoing.topic] = outgoing
+            self._owe(*window)
             await asyncio.gather(*map(self._try, window))
 
     async def clear(self, topics: Iterable[str]) -> None:
         """Take these down, now or on the next connection."""
         for topic in topics:
             if self._wanted.pop(topic, None) is not None:
-                self._cleared[topic] = Outgoing(topic, b"", retain=True)
-                if await self._try(self._cleared[topic]):
-                    del self._cleared[topic]
+                blank = Outgoing(topic, b"", retain=True)
+                self._owe(blank)
+                await self._try(blank)
 
     def take_down(self, topics: Iterable[str]) -> None:
         """Take these down on the next connection, though it was not this board that put them up."""
-        self._cleared |= {topic: Outgoing(topic, b"", retain=True) for topic in topics}
+        self._owe(*(Outgoing(topic, b"", retain=True) for topic in topics))
 
     def topics(self) -> list[str]:
         """Return the topics that stand."""
         return list(self._wanted)
 
-    async def _try(self, outgoing: Outgoing) -> bool:
+    @property
+    def is_even(self) -> bool:
+        """Whether the broker has everything."""
+        return self._even.is_set()
+
+    async def even(self) -> None:
+        """Wait until the broker has everything."""
+        await self._even.wait()
+
+    def _owe(self, *outgoings: Outgoing) -> None:
+        for outgoing in outgoings:
+            self._owed.pop(outgoing.topic, None)
+            self._owed[outgoing.topic] = outgoing
+            self._even.clear()
+
+    def _done(self, outgoing: Outgoing) -> None:
+        if self._owed.get(outgoing.topic) is outgoing:  # else there is a newer one by now
+            del self._owed[outgoing.topic]
+        if not self._owed:
+            self._even.set()
+
+    async def _try(self, outgoing: Outgoing) -> None:
         if self._connection is None:
-            return False
+            return
         try:
             await _publish(self._connection, outgoing)
         except ConnectionLost:
-            return False  # the session notices as well, and the next connection puts it up
-        return True
+            return  # the session notices as well, and the next connection puts it up
+        self._done(outgoing)
 
 
 async def _publish(connection: Connection, outgoing: Outgoing) -> None:

@@ -13,7 +13,8 @@ import pytest
 from fedmq.aggregator.settings import Encoding, Federation
 from fedmq.codecs import parse
 from fedmq.device.outbox import DiskOutbox
-from fedmq.protocol.messages import DELTA, Facts, Receipt, Task, Update, Verdict
+from fedmq.errors import ConnectionLost
+from fedmq.protocol.messages import DELTA, Facts, Receipt, Task, TaskKind, Update, Verdict
 from fedmq.protocol.policy import Policy, StopWhen
 from fedmq.testing.federation import SMALL, Rig, ShiftTrainer, rig
 from fedmq.transport.interface import Outgoing, Profile
@@ -293,6 +294,31 @@ async def test_an_aggregator_started_after_its_end_stays_ended(tmp_path: Path) -
         running.start_aggregator()
         assert await running.ended() == "2 rounds are done"
     np.testing.assert_array_equal(running.model, 2 * ONES)
+
+
+async def test_an_aggregator_whose_link_breaks_as_it_ends_tells_devices_before_it_goes(
+    tmp_path: Path,
+) -> None:
+    broker = CutAtTheEnd()
+    async with rig(settings(1), lambda: broker, tmp_path) as running:
+        running.start_aggregator()
+        running.start_device("device", ShiftTrainer())
+        await running.ended()
+    assert broker.tries == 2, "cut, and told again"
+
+
+class CutAtTheEnd(MemoryBroker):
+    """A broker whose link to the aggregator breaks on the task that ends the federation, the first time."""
+
+    tries = 0
+
+    def route(self, outgoing: Outgoing) -> None:
+        if outgoing.topic == TOPICS.task and decode(outgoing.payload, Task).kind is TaskKind.STOP:
+            self.tries += 1
+            if self.tries == 1:
+                self.cut("fedmq:test")
+                raise ConnectionLost("cut")
+        super().route(outgoing)
 
 
 def _has_reports(running: Rig, count: int) -> bool:
