@@ -21,7 +21,7 @@ from fedmq.simulate.settings import FleetTable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-MODELS: Final = {"mlp": 2_000.0, "cnn": 400.0}
+MODELS: Final = {"mlp": 2_400.0, "cnn": 400.0}
 """What is trained, and how many local rounds in a second the fastest engine should do on two cores."""
 ON_GPU: Final = {"mlp": 300_000.0, "cnn": 100_000.0}
 _TRAINING: Final = {"epochs": 1, "batch_size": 10}

@@ -139,6 +139,13 @@ def fingerprint(vector: Vector) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(vector, "<f4").data).digest()
 
 
+def is_finite(vector: Vector) -> bool:
+    """Tell whether no number is NaN or infinite; by the sum of squares, where that is finite, which is far faster."""
+    with np.errstate(all="ignore"):
+        squares = np.dot(vector, vector)
+    return math.isfinite(squares) or bool(np.isfinite(vector).all())
+
+
 def is_plain(data: bytes | memoryview, vector: Vector) -> bool:
     """Tell whether `data` is the vector as little-endian float32, bit for bit; much cheaper than `fingerprint`."""
     plain = np.ascontiguousarray(vector, "<f4").view(np.uint8)

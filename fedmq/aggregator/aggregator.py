@@ -12,22 +12,20 @@ import contextlib
 import logging
 import os
 import time
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Final
 
 from fedmq.aggregator.absorption import Absorption
 from fedmq.aggregator.board import Board
-from fedmq.aggregator.founding import figured, found, make_coordinator, make_steering, steer
+from fedmq.aggregator.books import Books
+from fedmq.aggregator.founding import begin, figured, make_coordinator, make_steering, steer
 from fedmq.aggregator.intake import Intake
-from fedmq.aggregator.keeping import keep_round
-from fedmq.aggregator.modelling import Modelling
 from fedmq.aggregator.postbox import Postbox
 from fedmq.aggregator.publication import Publication
 from fedmq.aggregator.resuming import interrupted
 from fedmq.aggregator.workers import Workers
-from fedmq.errors import ConfigError, Refused, TransportError
+from fedmq.errors import Refused, TransportError
 from fedmq.protocol import coordination as co
 from fedmq.protocol.coordinator import Phase
 from fedmq.protocol.messages import Beacon, Task, Verdict
@@ -45,8 +43,7 @@ if TYPE_CHECKING:
     from fedmq.aggregator.settings import Federation
     from fedmq.protocol.messages import Report
     from fedmq.store.archive import Archive
-    from fedmq.store.checkpoint import CheckpointFolder, State, Weights
-    from fedmq.store.journal import Journal
+    from fedmq.store.checkpoint import CheckpointFolder
     from fedmq.store.modelfile import StoredModel
     from fedmq.transport.interface import Connection, Transport
     from fedmq.vectors import Vector
@@ -54,13 +51,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REFRESH_S: Final = 60.0
-"""Pause between two looks for devices while too few are there: birth certificates may have been dropped on the way."""
+"""Pause before devices are looked for again while too few are there; doubled each time, up to `LONGEST_REFRESH_S`."""
+LONGEST_REFRESH_S: Final = 900.0
 PACE_S: Final = 5.0
 """Pause between two looks at how many devices there are."""
 CONNECTIONS: Final = 2**16
 """Factor between the starts of the process and its connections in the epoch that the beacon tells."""
 FAREWELL_S: Final = 2.0
 """Time for saying good-bye; the last will says it otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """A deed of the shell's own: write down how many devices there are, before the round's end does."""
 
 
 class Aggregator:
@@ -90,16 +93,14 @@ class Aggregator:
         self.topics = Topics(federation.name)
         self.ended = asyncio.Event()
         self.reason = ""
-        self._transport, self._folder, self._clock = transport, folder, clock
+        self._folder, self._clock = folder, clock
         self._evaluate, self._on_report = evaluate, on_report
-        self._entropy = entropy
         self._workers = Workers()
-        self._state, self.modelling = self._load(first)
-        self._steering = make_steering(federation, self._state, self.modelling)
-        self._archive = archive
+        state, self.modelling = begin(federation, folder, first, entropy)
+        self._steering = make_steering(federation, state, self.modelling)
         if archive is not None:
-            archive.begin(self._state, self.modelling.plain, self.modelling.weights)
-        self._coordinator = make_coordinator(federation, self._state, self.modelling, self._steering)
+            archive.begin(state, self.modelling.plain, self.modelling.weights)
+        self._coordinator = make_coordinator(federation, state, self.modelling, self._steering)
         self._board = Board()
         self._publication = Publication(
             self.topics, self._board, self.modelling, federation.encoding.chunk_bytes
@@ -108,9 +109,17 @@ class Aggregator:
             self.topics, self._dispatch, self._ready, self._workers.journal, federation.policy.buffer
         )
         self._absorption = Absorption(self._intake, self.modelling, self._dispatch, self._workers.fold)
-        self._deeds: asyncio.Queue[co.CoordinatorEffect] = asyncio.Queue()
+        self._books = Books(
+            state,
+            folder,
+            archive,
+            workers=self._workers,
+            intake=self._intake,
+            coordinator=self._coordinator,
+            modelling=self.modelling,
+        )
+        self._deeds: asyncio.Queue[co.CoordinatorEffect | Remember] = asyncio.Queue()
         self._errands: set[asyncio.Task[None]] = set()
-        self._closed: list[Journal] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._connections = 0
         self._told_s = 0.0
@@ -172,34 +181,13 @@ class Aggregator:
         self._workers.close()
         for errand in self._errands:
             errand.cancel()
-        journal = self._intake.close()
-        for left in [*self._closed, journal]:  # of a closed round or not: the checkpoint says which
-            if left is not None:
-                left.close()
+        self._books.close()
 
     # --- beginnings ---------------------------------------------------------------------------------------------------
 
-    def _load(self, first: StoredModel) -> tuple[State, Modelling]:
-        kept = self._folder.load()
-        if kept is None:
-            return self._found(first)
-        state, weights = kept
-        if state.layout != first.layout.digest:
-            raise ConfigError(
-                f"{self._folder.folder} holds a federation for another model layout: name another folder, or remove it"
-            )
-        state = replace(state, epoch=state.epoch + 1)
-        self._folder.save(state)
-        return state, Modelling(self.federation, state.run, first.layout, weights, folder=self._folder.folder)
-
-    def _found(self, first: StoredModel) -> tuple[State, Modelling]:
-        state, modelling = found(self.federation, first, self._entropy, folder=self._folder.folder)
-        self._folder.save(state, modelling.weights)
-        return state, modelling
-
     def _start(self) -> None:
         """Begin, or take up the round that a stop interrupted."""
-        found = interrupted(self._folder, self._state, self.modelling.weights.version)
+        found = interrupted(self._folder, self._books.state, self.modelling.weights.version)
         if found is None:
             self._dispatch(co.Started())
             return
@@ -215,27 +203,41 @@ class Aggregator:
         await self._publication.cut_anew(room)
         await self._board.attach(connection)
         await connection.subscribe(*self.topics.aggregator_filters)
-        # Only now, subscribed: devices that see a new epoch send again what has no receipt.
-        self._connections += 1
-        await self._publication.put(self.topics.beacon, self._beacon_message(alive=True))
+        await self._call_devices()  # only now, subscribed
         if self._coordinator.phase is Phase.NEW:
             self._start()
 
     async def _refresh_forever(self) -> None:
-        """Ask for all birth certificates again from time to time, as long as no round can open for want of devices."""
+        """Look for devices again from time to time, as long as no round can open for want of them.
+
+        Births may have been dropped on the way. Those that stand come again with a subscription; but where the broker's
+        queue for us holds fewer than there are, it has room for the same ones each time. So all are called, too.
+        """
+        pause = REFRESH_S
         while True:
-            await asyncio.sleep(REFRESH_S)
-            connection = self._session.connection
-            if connection is not None and self._coordinator.phase is Phase.WAITING:
+            await asyncio.sleep(pause)
+            waiting, connection = self._coordinator.phase is Phase.WAITING, self._session.connection
+            pause = min(2.0 * pause, LONGEST_REFRESH_S) if waiting else REFRESH_S
+            if waiting and connection is not None:
                 with contextlib.suppress(TransportError):
                     await connection.subscribe(*self.topics.aggregator_filters)
+                    await self._call_devices()
+
+    async def _call_devices(self) -> None:
+        """Tell a new epoch: devices that see it announce themselves again, and send again what has no receipt."""
+        self._connections += 1
+        await self._publication.put(self.topics.beacon, self._beacon_message(alive=True))
 
     async def _pace_forever(self) -> None:
-        """Tell devices anew over what time to spread, when there are many more or fewer of them."""
+        """Tell devices anew over what time to spread, when there are many more or fewer of them.
+
+        And write it down: after a restart nobody else knows, just when all of them come back.
+        """
         while True:
             await asyncio.sleep(PACE_S)
             if self._connections and is_outdated(self._told_s, spread_s(self._coordinator.fleet)):
                 await self._publication.put(self.topics.beacon, self._beacon_message(alive=True))
+                self._deeds.put_nowait(Remember())
 
     def _on_lost(self, _: TransportError) -> None:
         self._board.detach()
@@ -283,10 +285,12 @@ class Aggregator:
             await self._do(await self._deeds.get())
             if self._deeds.empty():  # devices wait for nothing now
                 self._intake.release()
-                await self._empty_journals()
+                await self._books.empty_journals()
 
-    async def _do(self, effect: co.CoordinatorEffect) -> None:
+    async def _do(self, effect: co.CoordinatorEffect | Remember) -> None:
         match effect:
+            case Remember():
+                await self._books.save_fleet()
             case co.Announce(task, begin):
                 await self._announce(task, begin=begin)
             case co.Finish():
@@ -303,9 +307,7 @@ class Aggregator:
     async def _announce(self, task: Task, *, begin: bool) -> None:
         if begin:
             journal, _ = await asyncio.gather(
-                self._workers.insist(
-                    self._workers.journal, self._folder.begin_journal, task.round, encode(task)
-                ),
+                self._books.begin_journal(task),
                 self._workers.run(
                     self._workers.fold, self.modelling.begin, task, len(self._coordinator.present)
                 ),
@@ -328,11 +330,11 @@ class Aggregator:
         progress = self._coordinator.progress.stepped(effect.version)
         verdicts = self._coordinator.ledger.snapshot(effect.round)
         log.info("round %d moves the model: %s", effect.round, dict(moved.measurements))
-        state = replace(self._state, progress=progress, verdicts=verdicts)
-        await self._keep(moved.weights, present)
+        state = replace(self._books.state, progress=progress, verdicts=verdicts)
+        await self._books.keep(moved.weights, present)
         # Frames may be up before the checkpoint is durable: nothing names them until the manifest does.
-        await asyncio.gather(self._save(state, moved.weights), self._publication.put_frames())
-        await self._retire_journal()
+        await asyncio.gather(self._books.save(state, moved.weights), self._publication.put_frames())
+        await self._books.retire_journal()
         self._errand(self._publication.put_manifest())
         evaluation = await self._evaluate(self.modelling.evaluated()) if self._evaluate else {}
         steer(self._steering, self._coordinator, self.modelling, present=present, now=self._clock())
@@ -340,36 +342,11 @@ class Aggregator:
             co.Stepped(effect.round, effect.version, len(moved.weights.frames[-1].body), evaluation)
         )
 
-    async def _keep(self, weights: Weights, present: int) -> None:
-        """Keep the round's updates where that is wanted, before the checkpoint closes it: so none can be missed."""
-        journal = self._intake.journal
-        if self._archive is not None and journal is not None:
-            taken = self._coordinator.ledger.taken()
-            keep = partial(keep_round, codecs=self.modelling.codecs.lines)
-            await self._workers.run(self._workers.fold, keep, self._archive, journal, taken, weights, present)
-
     async def _discard(self) -> None:
         """Forget the round, once the checkpoint says that it is closed: its number must not be given out again."""
         await self._workers.run(self._workers.fold, self.modelling.discard)
-        await self._save(self._state_now())
-        await self._retire_journal()
-
-    async def _retire_journal(self) -> None:
-        """Take in no more, now that the checkpoint says that the round is closed; its journal is emptied at leisure.
-
-        Yet before another one is retired: the round after the next writes to the same file.
-        """
-        await self._empty_journals()
-        journal = self._intake.close()
-        if journal is not None:
-            self._closed.append(journal)
-
-    async def _empty_journals(self) -> None:
-        """Give the space of closed rounds back."""
-        while self._closed:
-            await self._workers.run(self._workers.journal, lambda: None)  # what was being written is written
-            await self._workers.insist(self._workers.fold, self._closed[0].discard)  # and nobody is reading
-            del self._closed[0]
+        await self._books.save_now()
+        await self._books.retire_journal()
 
     def _tell(self, report: Report) -> None:
         report = figured(report, self._steering)
@@ -386,31 +363,23 @@ class Aggregator:
         await asyncio.gather(*errands)
 
     async def _end(self, reason: str, task: Task) -> None:
-        await self._save(self._state_now())
+        await self._books.save_now()
         await self._errands_done()
         await self._publication.put(self.topics.task, task)
         await self._publication.clear_old_frames()
-        await self._empty_journals()
+        await self._books.empty_journals()
         if not self._board.is_even:
             log.warning("the federation has ended (%s); waiting for the broker to tell devices so", reason)
         await self._board.even()
         self.reason = reason
         self.ended.set()
 
-    def _state_now(self) -> State:
-        coordinator = self._coordinator
-        return replace(self._state, progress=coordinator.progress, verdicts=coordinator.ledger.snapshot())
-
-    async def _save(self, state: State, weights: Weights | None = None) -> None:
-        await self._workers.insist(self._workers.fold, self._folder.save, state, weights)
-        self._state = state
-
     # --- the beacon ---------------------------------------------------------------------------------------------------
 
     def _beacon_message(self, *, alive: bool) -> Beacon:
-        epoch = self._state.epoch * CONNECTIONS + self._connections % CONNECTIONS
+        epoch = self._books.state.epoch * CONNECTIONS + self._connections % CONNECTIONS
         self._told_s = spread_s(self._coordinator.fleet)
-        return Beacon(alive, self._state.run, epoch, self._told_s)
+        return Beacon(alive, self._books.state.run, epoch, self._told_s)
 
     def _beacon(self, *, alive: bool) -> Outgoing:
         data = encode(self._beacon_message(alive=alive))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from fedmq.aggregator.modelling import Modelling
 from fedmq.aggregator.steering import Seen, Steering
 from fedmq.codecs.rate import loosest
+from fedmq.errors import ConfigError
 from fedmq.protocol.coordinator import Coordinator, Terms
 from fedmq.store.checkpoint import State, ledger_of
 from fedmq.wire.limits import METRICS
@@ -19,10 +20,30 @@ if TYPE_CHECKING:
 
     from fedmq.aggregator.settings import Federation
     from fedmq.protocol.messages import Report
+    from fedmq.store.checkpoint import CheckpointFolder
     from fedmq.store.modelfile import StoredModel
 
 FACTS_BYTES: Final = 8192
 """Room for an update's facts and its header beside the encoded delta."""
+
+
+def begin(
+    federation: Federation, folder: CheckpointFolder, first: StoredModel, entropy: Callable[[int], bytes]
+) -> tuple[State, Modelling]:
+    """Go on from the checkpoint in `folder`, in a new epoch, or found the federation there. Raises as `Aggregator`."""
+    kept = folder.load()
+    if kept is None:
+        state, modelling = found(federation, first, entropy, folder=folder.folder)
+        folder.save(state, modelling.weights)
+        return state, modelling
+    state, weights = kept
+    if state.layout != first.layout.digest:
+        raise ConfigError(
+            f"{folder.folder} holds a federation for another model layout: name another folder, or remove it"
+        )
+    state = replace(state, epoch=state.epoch + 1)
+    folder.save(state)
+    return state, Modelling(federation, state.run, first.layout, weights, folder=folder.folder)
 
 
 def found(

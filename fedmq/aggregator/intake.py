@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fedmq.aggregator.anteroom import Anteroom
 from fedmq.aggregator.parcel import Header, Parcel, Source, cutting, header_in
-from fedmq.aggregator.trouble import Trouble
 from fedmq.errors import MessageError, StoreError
 from fedmq.protocol import coordination as co
 from fedmq.protocol.messages import Birth, Chunk, Query, Update
 from fedmq.protocol.spans import gaps
 from fedmq.store.journal import Piece
+from fedmq.store.trouble import Trouble
 from fedmq.wire.chunks import OVERHEAD_BYTES, Assembly
 from fedmq.wire.envelope import decode, skim
 from fedmq.wire.topics import QueryTopic, StatusTopic

@@ -7,8 +7,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from fedmq.aggregator.trouble import Trouble
 from fedmq.errors import StoreError
+from fedmq.store.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,6 +29,19 @@ import click
     type=click.Choice(["trainer", "auto", "numpy", "tensorflow", "jax", "litert"]),
     help="Who trains: each device's own trainer, an engine that trains many at once, or the fastest that is installed.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    help="Over how many processes to spread the devices (otherwise one for each 5,000).",
+)
+@click.option(
+    "--on",
+    type=click.Choice(["here", "ray"]),
+    help="Where the devices run: here, or on the machines of a Ray cluster.",
+)
+@click.option(
+    "--ray-address", metavar="HOST:PORT", help="The Ray cluster (otherwise where Ray itself looks for one)."
+)
 @click.option("--seed", type=int, help="Repeats the deal of the data and the training.")
 @click.option(
     "--baselines/--no-baselines", default=None, help="Also train without federation, for comparison."

@@ -15,6 +15,7 @@ from fedmq.codecs.rotation import Rotate
 from fedmq.codecs.spelling import spell
 from fedmq.codecs.stages import Bound, ErrorSize, Quantised
 from fedmq.errors import ConfigError, DecodeError, MisuseError, Refused
+from fedmq.vectors import is_finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -225,7 +226,7 @@ def _check_finite(vector: Vector) -> None:
 
 def _strays(vector: Vector) -> int:
     """Count NaN and infinities."""
-    return vector.size - int(np.count_nonzero(np.isfinite(vector)))
+    return 0 if is_finite(vector) else vector.size - int(np.count_nonzero(np.isfinite(vector)))
 
 
 def _check_seed(seed: int) -> None:

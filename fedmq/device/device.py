@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from fedmq.algorithms import MOST_LENGTHS
+from fedmq.device.computing import Alone
 from fedmq.device.fetching import Fetching
 from fedmq.device.keepsakes import MemoryKeepsakes
 from fedmq.device.metering import Meter
@@ -18,8 +19,9 @@ from fedmq.device.outbox import MemoryOutbox
 from fedmq.device.replica import Replica
 from fedmq.device.sending import Sending
 from fedmq.device.settling import Settling
+from fedmq.device.storing import Storing
 from fedmq.device.training import Training
-from fedmq.errors import DecodeError, FedmqError, MessageError, Refused, StoreError, TransportError
+from fedmq.errors import DecodeError, FedmqError, MessageError, Refused, TransportError
 from fedmq.protocol import participation as pa
 from fedmq.protocol.frames import longest
 from fedmq.protocol.messages import Beacon, Birth, Manifest, Receipt, Task
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from concurrent.futures import Executor
 
+    from fedmq.device.computing import Computing
     from fedmq.device.interface import Trainer
     from fedmq.device.keepsakes import Keepsakes
     from fedmq.device.outbox import Outbox
@@ -43,8 +46,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REFRESH_S: Final = 300.0
-"""Silence after which the device subscribes again, and so gets task and manifest again: a broker whose queue for us was
-full may have dropped them without a word."""
+"""Silence after which the device subscribes again, and so gets task and manifest again, and announces itself again: a
+broker whose queue for us, or for the aggregator, was full may have dropped any of it without a word."""
+REFRESH_JITTER: Final = 1.5
+"""Longest time between two looks for silence, as a share of the shortest: else a fleet that was switched on at one
+moment would announce itself at one moment, and overflow the same queue again."""
 FAREWELL_S: Final = 2.0
 """Time for saying good-bye; the last will says it otherwise."""
 
@@ -85,6 +91,7 @@ class Device:
         outbox: Outbox | None = None,
         keepsakes: Keepsakes | None = None,
         executor: Executor | None = None,
+        computing: Computing | None = None,
         keep_alive: bool = False,
         on_verdict: Callable[[int, str, str], None] | None = None,
         meter: Meter | None = None,
@@ -92,6 +99,7 @@ class Device:
     ) -> None:
         """Train on `executor` (a default thread pool otherwise); `outbox` and `keepsakes` in memory are the default.
 
+        Devices of one process may have one `computing`, which then says what they train on.
         With `keep_alive` the device stays when the federation has ended, and waits for another run. `on_verdict` hears
         of each update's round, verdict and reason. With a `meter`, the day's limit of the link is kept to.
         """
@@ -103,10 +111,12 @@ class Device:
         self._outbox: Outbox = outbox or MemoryOutbox()
         self._keepsakes: Keepsakes = keepsakes or MemoryKeepsakes()
         self._training = Training(identity.name, trainer, self._outbox, self._keepsakes)
-        self._executor, self._keep_alive, self._clock = executor, keep_alive, clock
+        self._computing: Computing = computing or Alone(executor)
+        self._storing = Storing(self._computing, self._training)
+        self._keep_alive, self._clock = keep_alive, clock
         self._on_verdict, self._meter = on_verdict, meter or Meter(None)
         self._participant = Participant(identity.name, trainer.layout.digest, outbox=self._outbox.entries())
-        self._fetching = Fetching(self.topics)
+        self._fetching = Fetching(self.topics, self._computing.read)
         self._fetch: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._settling = Settling(self._keepsakes, self._outbox, self._begin)
@@ -158,10 +168,10 @@ class Device:
         if self._alarm is not None:
             self._alarm.cancel()
         await self._settling.done()
+        self._connection = None  # a moment to come back that was drawn before must find nobody
         with contextlib.suppress(TransportError, TimeoutError):
             async with asyncio.timeout(FAREWELL_S):
                 await self._session.try_publish(self._status(alive=False))
-        self._connection = None  # a moment to come back that was drawn before must find nobody
         for task in [*tasks, *self._tasks]:
             task.cancel()
         await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
@@ -170,16 +180,22 @@ class Device:
 
     async def _on_connected(self, connection: Connection) -> None:
         self._connection = connection
-        await connection.publish(self._status(alive=True))
+        await self._announce(connection)
         await connection.subscribe(*self.topics.device_filters(self.identity.name))
         self._dispatch(pa.Connected())
 
     async def _refresh_forever(self) -> None:
         while True:
-            await asyncio.sleep(REFRESH_S)
-            if self._connection is not None and self._clock() - self._heard >= REFRESH_S:
+            await asyncio.sleep(REFRESH_S * self._random.uniform(1.0, REFRESH_JITTER))
+            connection = self._connection
+            if connection is not None and self._clock() - self._heard >= REFRESH_S:
                 with contextlib.suppress(TransportError):
-                    await self._connection.subscribe(*self.topics.device_filters(self.identity.name))
+                    await connection.subscribe(*self.topics.device_filters(self.identity.name))
+                    await self._announce(connection)
+
+    async def _announce(self, connection: Connection) -> None:
+        """Publish the birth certificate. Raises TransportError."""
+        await connection.publish(self._status(alive=True))
 
     async def _await_days(self) -> None:
         """Go on at the beginning of each day with what had to wait for it."""
@@ -194,7 +210,7 @@ class Device:
             self._fetch.cancel()
         self._dispatch(pa.Disconnected())
 
-    async def _on_messages(self, messages: Sequence[Message]) -> None:
+    def _on_messages(self, messages: Sequence[Message]) -> None:
         self._heard = self._clock()
         for message in messages:
             try:
@@ -208,13 +224,13 @@ class Device:
         if self._fetching.take(message) or not message.payload:
             return
         if message.topic == self.topics.task:
-            self._tasked(decode(message.payload, Task))
+            self._tasked(self._computing.read(message.payload, Task))
         elif message.topic == self.topics.manifest:
-            self._dispatch(pa.Published(self._fitting(decode(message.payload, Manifest))))
+            self._dispatch(pa.Published(self._fitting(self._computing.read(message.payload, Manifest))))
         elif message.topic == self.topics.receipt(self.identity.name):
             self._receipted(decode(message.payload, Receipt))
         elif message.topic == self.topics.beacon:
-            self._herald(decode(message.payload, Beacon), live=not message.retained)
+            self._herald(self._computing.read(message.payload, Beacon), live=not message.retained)
 
     def _tasked(self, task: Task) -> None:
         self._dispatch(pa.Tasked(task))
@@ -229,7 +245,9 @@ class Device:
             self._settling.heard(receipt)
 
     def _herald(self, beacon: Beacon, *, live: bool) -> None:
-        """Come back to what has no receipt when the aggregator has started anew: what it had not yet written, it lost.
+        """Come back when the aggregator has started anew: be announced again, and return to what has no receipt.
+
+        What it had not yet written, it lost.
 
         So too when it came after us, and was not there (its beacon `live`, not retained) when we sent. All devices hear
         of that at once, and come back one after the other.
@@ -246,7 +264,13 @@ class Device:
 
     def _come_back(self, connection: Connection) -> None:
         if self._connection is connection:  # else the next connection has done so, or will
+            self._begin(self._announce_again(connection))
             self._dispatch(pa.Connected())
+
+    async def _announce_again(self, connection: Connection) -> None:
+        """Repeat the birth: of all that stand the broker may have room for so many in its queue for the aggregator."""
+        with contextlib.suppress(TransportError):
+            await self._announce(connection)
 
     def _fitting(self, manifest: Manifest) -> Manifest:
         """Raise MessageError for a manifest with more behind the model than any algorithm puts there."""
@@ -258,9 +282,14 @@ class Device:
     # --- the participant ----------------------------------------------------------------------------------------------
 
     def _dispatch(self, event: pa.ParticipantEvent) -> None:
-        for each in (pa.Allowed(self._meter.left), event):
-            for effect in self._participant.handle(each, self._clock()):
-                self._carry_out(effect)
+        now = self._clock()
+        if self._meter.limit is not None:
+            self._react(pa.Allowed(self._meter.left), now)
+        self._react(event, now)
+
+    def _react(self, event: pa.ParticipantEvent, now: float) -> None:
+        for effect in self._participant.handle(event, now):
+            self._carry_out(effect)
 
     def _carry_out(self, effect: pa.ParticipantEffect) -> None:
         match effect:
@@ -335,19 +364,18 @@ class Device:
             replica.forget()
         most = {step: longest(manifest, step) for step in effect.steps}
         bodies = await self._fetching.fetch(connection, manifest.run, most)
-        await asyncio.to_thread(replica.advance, manifest, bodies)
+        await self._computing.advance(replica, manifest, bodies)
 
     # --- training -----------------------------------------------------------------------------------------------------
 
     async def _train(self, task: Task) -> None:
-        """Train, encode and store in the executor; nothing of that touches the event loop."""
-        loop = asyncio.get_running_loop()
+        """Train, encode and store; nothing of that touches the event loop."""
         await self._settling.up_to_date(task)
         model = self.replica.vector
         try:
             if model is None or self.replica.version != task.model:
                 raise Refused("the model that the task starts from is not here")
-            stored = await loop.run_in_executor(self._executor, self._training.answer, task, model)
+            stored = await self._storing.answer(task, model)
         except FedmqError as error:
             self._dispatch(pa.TrainingFailed(task.round, str(error)))
         else:
@@ -369,11 +397,7 @@ class Device:
         await connection.publish(Outgoing(topic, data))
 
     def _forget(self, effect: pa.Forget) -> None:
-        try:
-            self._settling.forget(effect.update, effect.verdict)
-        except StoreError as error:
-            text = "%s: a settled update stays on disk, and is asked about again after a restart: %s"
-            log.error(text, self.identity.name, error)  # noqa: TRY400 - a sentence
+        self._settling.forget(effect.update, effect.verdict)
         verdict = effect.verdict.name.lower() if effect.verdict else "dropped"
         self.counters.verdicts[verdict] = self.counters.verdicts.get(verdict, 0) + 1
         if self._on_verdict is not None:

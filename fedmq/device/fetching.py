@@ -11,7 +11,7 @@ from fedmq.wire.chunks import FrameCollector
 from fedmq.wire.envelope import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fedmq.protocol.frames import Step
     from fedmq.transport.interface import Connection, Message
@@ -27,9 +27,9 @@ class Fetching:
     What has come stays here until it is used or of no use, over lost links too: nothing is paid for twice.
     """
 
-    def __init__(self, topics: Topics) -> None:
-        """Fetch from the federation whose topics these are."""
-        self._topics = topics
+    def __init__(self, topics: Topics, read: Callable[[bytes, type[Chunk]], Chunk] = decode) -> None:
+        """Fetch from the federation whose topics these are; `read` decodes chunks."""
+        self._topics, self._read = topics, read
         self._run = b""
         self._collectors: dict[Step, FrameCollector] = {}
         self._bodies: dict[Step, bytes] = {}
@@ -49,7 +49,7 @@ class Fetching:
     def _take(self, step: Step, collector: FrameCollector, payload: bytes) -> None:
         self._heard.set()
         try:
-            body = collector.take(decode(payload, Chunk))
+            body = collector.take(self._read(payload, Chunk))
         except MessageError as error:
             self._damage = error
             return

@@ -174,7 +174,9 @@ class _Shelf(ABC):
             self._mark(update, origin, RETURNED)
             self._returned[update] = self._changes.pop(update)
             return
-        if change is not None and change.vectors and end is End.MOVED:
+        if update in self._keepsake.settled:
+            pass  # the last time all but the removal went well
+        elif change is not None and change.vectors and end is End.MOVED:
             self._write(self._keepsake.plus(origin.run, update, change.vectors))
         elif feeds and end is End.REFUSED:
             self._write(self._keepsake.refused(origin.run, update))

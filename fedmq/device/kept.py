@@ -103,7 +103,7 @@ class Keepsake:
         """Return this as it is with the update on its way; `waiting` are those of which the end is not known."""
         before = self._in(origin.run)
         vectors = {**before.vectors, RESIDUAL: residual.left}
-        sent = (*(known for known in before.sent if known in waiting), update)
+        sent = (*(known for known in before.sent if known in waiting and known != update), update)
         return Keepsake(origin.run, vectors, self._noted(residual.taken), origin.round, sent)
 
     def refused(self, run: bytes, update: bytes) -> Keepsake:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from fedmq.errors import ConfigError
+from fedmq.errors import ConfigError, StoreError
 from fedmq.protocol.quantities import ByteCount, spell_bytes
 from fedmq.store.files import disk, make_folder, write_whole
+from fedmq.store.trouble import DISK_PAUSE_S, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+COUNT_WAITS: Final = "what the link carries cannot be written down, and a limited link carries no more"
 DAY_S: Final = 86_400
 WRITES: Final = 50
 """Times that the count is written on a day that uses its limit up."""
@@ -63,6 +65,8 @@ class Meter:
         """Go on with the count at `path`, or keep one in memory; `clock` gives Unix time. Raises StoreError."""
         self.limit = limit
         self._path, self._clock = path, clock
+        self._trouble = Trouble(COUNT_WAITS, waits="the link's count waits for it")
+        self._again = 0.0
         self._step = max(1, (limit or 1_000_000) // WRITES)
         self._day, self._used = self._read()
         self._written = self._used
@@ -75,22 +79,29 @@ class Meter:
 
     @property
     def left(self) -> int | None:
-        """Bytes that the link may still carry today, at least 0; None where it has no limit."""
-        return None if self.limit is None else max(0, self.limit - self.used)
+        """Bytes that the link may still carry today, at least 0; None where it has no limit.
+
+        While the count cannot be written it is 0: a device that is switched off then would not know what it has used.
+        """
+        if self.limit is None:
+            return None
+        if self._trouble.lasts:
+            self._write(self._used + self._step)
+        return 0 if self._trouble.lasts else max(0, self.limit - self.used)
 
     async def tomorrow(self) -> None:
         """Wait for the next day."""
         await asyncio.sleep((self._today() + 1) * DAY_S - self._clock())
 
     def count(self, topic: str, payload: bytes) -> None:
-        """Count one message, up or down. Raises StoreError."""
+        """Count one message, up or down."""
         self._turn()
         self._used += len(topic.encode()) + len(payload) + FRAMING_BYTES
         if self._used > self._written:
             self._write(self._used + self._step)
 
     def close(self) -> None:
-        """Write down what was used, to the byte. Raises StoreError."""
+        """Write down what was used, to the byte; a disk that refuses has the last count."""
         self._turn()
         if self._used != self._written:
             self._write(self._used)
@@ -116,9 +127,18 @@ class Meter:
         return self._today(), 0
 
     def _write(self, count: int) -> None:
-        if self._path is not None:
-            write_whole(self._path, f"{self._day} {count}\n".encode())
-        self._written = count
+        begin = time.monotonic()
+        if begin < self._again:
+            return
+        try:
+            if self._path is not None:
+                write_whole(self._path, f"{self._day} {count}\n".encode())
+        except StoreError as error:
+            self._trouble.refused(error)
+            self._again = begin + DISK_PAUSE_S
+        else:
+            self._trouble.wrote(time.monotonic() - begin)
+            self._written, self._again = count, 0.0
 
 
 def _date(day: int) -> str:

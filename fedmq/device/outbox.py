@@ -6,6 +6,7 @@ same interface in memory serves simulated fleets that need not survive a power c
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -14,6 +15,8 @@ from fedmq.store.files import disk, make_folder, remove, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 KEPT: Final = 4
 """Updates that an outbox holds; a device that is that far behind gives up the oldest."""
@@ -99,9 +102,10 @@ class DiskOutbox:
 
     def forget(self, update: bytes) -> None:
         """Remove it. Raises StoreError."""
-        path = self._paths.pop(update, None)
+        path = self._paths.get(update)
         if path is not None:
             remove(path)
+            self._paths.pop(update, None)  # another thread may have had the same receipt
 
     def entries(self) -> dict[bytes, tuple[bytes, int]]:
         """Return (run, round) by update id."""
@@ -109,13 +113,19 @@ class DiskOutbox:
 
 
 def next_session(folder: Path) -> int:
-    """Return a number that grows with every call, kept in `folder`. Raises StoreError."""
+    """Return a number that grows with every call, kept in `folder`; on a disk that takes nothing it stays there.
+
+    Raises StoreError where the folder cannot be made.
+    """
     path = make_folder(folder) / "session"
     try:
         number = int(path.read_text()) if path.exists() else 0
     except (OSError, ValueError):
         number = 0  # a lost count costs nothing: an aggregator takes any birth
-    write_whole(path, str(number + 1).encode())
+    try:
+        write_whole(path, str(number + 1).encode())
+    except StoreError as error:
+        log.error("the device starts, and cannot note that it did: %s", error)  # noqa: TRY400 - a sentence
     return number + 1
 
 

@@ -36,6 +36,11 @@ class Replica:
             self._sizes = tuple(sizes)
             self.forget()
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The block sizes of the vectors that it holds."""
+        return self._sizes
+
     def forget(self) -> None:
         """Be empty again."""
         self.run, self.version, self.vector = b"", 0, None
@@ -58,6 +63,10 @@ class Replica:
             raise DecodeError(f"model {version} came out with another digest than the aggregator's")
         vector.setflags(write=False)
         self.run, self.version, self.vector = run, version, vector
+
+    def adopt(self, manifest: Manifest, vector: Vector) -> None:
+        """Go to where another replica's `advance` has come, by the same frames, from the vector that this one holds."""
+        self.run, self.version, self.vector = manifest.run, manifest.version, vector
 
     def _after(self, seed: int, body: bytes, before: Vector | None) -> Vector:
         """Return the replica behind a frame: a key-frame where there is nothing `before`."""

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Final
 
 from fedmq.device.verdicts import Verdicts
+from fedmq.errors import StoreError
+from fedmq.store.trouble import DISK_PAUSE_S, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from fedmq.device.outbox import Outbox
     from fedmq.protocol.messages import Receipt, Task, Verdict
 
+SETTLED_STAYS: Final = (
+    "a settled update stays on disk, and is asked about again after a restart; what it changes waits"
+)
 PATIENCE_S: Final = 5.0
 """Longest wait before a training for receipts of earlier updates that change what the device keeps. Training without
 them does no harm that later rounds would not make good."""
@@ -44,6 +50,8 @@ class Settling:
         self._verdicts = Verdicts(keepsakes, outbox)
         self._running: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
+        self._leaving = asyncio.Event()
+        self._trouble = Trouble(SETTLED_STAYS, waits="what was settled stays until then")
 
     # --- what is heard ------------------------------------------------------------------------------------------------
 
@@ -55,20 +63,24 @@ class Settling:
         self._verdicts.task = task
         questions = list(self._verdicts.questions(task, outbox))
         if self._verdicts.waiting:
-            self._run(self._settle())
+            self._run(self._insist(self._verdicts.settle))
         yield from questions
 
     def forget(self, update: bytes, verdict: Verdict | None) -> None:
         """Let the update leave the outbox: at once, where nothing that is kept waits for its verdict."""
-        if verdict is None or not self._verdicts.concerns(update):
+        if verdict is not None and self._verdicts.concerns(update):
+            self._run(self._insist(self._verdicts.judge, update, verdict))
+            return
+        try:
             self._outbox.forget(update)
-        else:
-            self._run(self._judge(update, verdict))
+        except StoreError as error:
+            self._trouble.refused(error)
+            self._run(self._insist(self._outbox.forget, update))
 
     def heard(self, receipt: Receipt) -> None:
         """Take a receipt for an update that the participant has forgotten."""
         if receipt.verdict.settled and self._verdicts.concerns(receipt.update):
-            self._run(self._judge(receipt.update, receipt.verdict))
+            self._run(self._insist(self._verdicts.judge, receipt.update, receipt.verdict))
 
     # --- waiting for it -----------------------------------------------------------------------------------------------
 
@@ -81,7 +93,8 @@ class Settling:
                     await self._news.wait()
 
     async def done(self) -> None:
-        """Wait until what has changed is written; a writing that failed has ended the device already."""
+        """Wait until what has changed is written; not for a disk that refuses: the next life asks for the verdicts."""
+        self._leaving.set()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     # --- writing ------------------------------------------------------------------------------------------------------
@@ -91,10 +104,23 @@ class Settling:
         self._running.add(running)
         running.add_done_callback(self._running.discard)
 
-    async def _judge(self, update: bytes, verdict: Verdict) -> None:
-        await asyncio.to_thread(self._verdicts.judge, update, verdict)
-        self._news.set()
+    async def _insist(self, work: Callable[..., None], *arguments: object) -> None:
+        """Do it in a worker thread, and while the disk refuses do it again: all of it may be done twice."""
+        while True:
+            begin = time.monotonic()
+            try:
+                await asyncio.to_thread(work, *arguments)
+            except StoreError as error:
+                self._trouble.refused(error)
+                if await self._leaves_within(DISK_PAUSE_S):
+                    return
+            else:
+                self._trouble.wrote(time.monotonic() - begin)
+                self._news.set()
+                return
 
-    async def _settle(self) -> None:
-        await asyncio.to_thread(self._verdicts.settle)
-        self._news.set()
+    async def _leaves_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._leaving.wait()
+        return self._leaving.is_set()

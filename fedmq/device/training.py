@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
-
-import numpy as np
 
 from fedmq.algorithms import Algorithm, told
 from fedmq.codecs import parse
@@ -20,9 +18,10 @@ from fedmq.device.interface import steered
 from fedmq.device.kept import End, Origin
 from fedmq.device.outbox import Stored
 from fedmq.device.residual import Whole
-from fedmq.errors import Refused
+from fedmq.errors import MisuseError, Refused
 from fedmq.protocol.messages import DELTA, Facts, Update
 from fedmq.protocol.seeds import update_seed
+from fedmq.vectors import is_finite
 from fedmq.wire.envelope import encode
 from fedmq.wire.fields import SINGLE
 
@@ -33,7 +32,9 @@ if TYPE_CHECKING:
     from fedmq.descent import Pull
     from fedmq.device.interface import Setting, SteeredTrainer, Trained, Trainer
     from fedmq.device.keepsakes import Keepsakes
+    from fedmq.device.kept import Vectors
     from fedmq.device.outbox import Outbox
+    from fedmq.device.residual import Residual
     from fedmq.protocol.messages import Task
     from fedmq.vectors import Vector
 
@@ -70,18 +71,20 @@ class Training:
         """
         self._device, self._trainer = device, trainer
         self._outbox, self._keepsakes, self._entropy = outbox, keepsakes, entropy
+        self._unstored: Callable[[], Stored] = _nothing
 
     def answer(self, task: Task, model: Vector) -> Stored:
         """Train from `model`, the replica that the task names, and store the update.
 
         Raises Refused where the device cannot answer this task, ConfigError for settings that the trainer does not
-        know, StoreError.
+        know, StoreError: `store` then does the last part again.
         """
         begun = self.begin(task, model)
         return self.finish(begun, train(self._trainer, begun))
 
     def begin(self, task: Task, model: Vector) -> Begun:
         """Return what is to be trained; `train` does it. Raises Refused, ConfigError."""
+        self._unstored = _nothing
         algorithm, settings = told(task.training)
         layout = self._trainer.layout
         _require_fitting(algorithm, model, self._trainer)
@@ -99,11 +102,13 @@ class Training:
         )
 
     def _store(self, task: Task, algorithm: Algorithm, trained: Trained, delta: Vector) -> Stored:
-        if not np.isfinite(delta).all():
+        if not is_finite(delta):
             raise Refused("training diverged: the new weights are not finite; try a lower learning rate")
         update = self._entropy(8)
         sizes = algorithm.extend(self._trainer.layout).sizes
         codec, seed = _parsed(task.codec), update_seed(task.run, task.round, update)
+        change: Vectors = {}
+        residual: Residual | None = None
         whole = self._whole(task, algorithm, delta, codec.feedback)
         sent = delta if whole is None else whole.vector
         data = codec.encode(sent, sizes, seed=seed)
@@ -112,8 +117,28 @@ class Training:
             delivered = sent if codec.exact else codec.decode(data, sizes, seed=seed)
             change = algorithm.learn(delivered, self._trainer.layout)
             residual = None if whole is None else whole.after(delivered)
-            if change or residual is not None:  # is there before the update can be accepted
-                self._keepsakes.put(Origin(task.run, task.round, task.model), update, change, residual)
+        origin = Origin(task.run, task.round, task.model)
+        self._unstored = partial(self._put, origin, stored, change, residual)
+        return self.store()
+
+    @property
+    def is_unstored(self) -> bool:
+        """Whether there is an update that the disk has refused."""
+        return self._unstored is not _nothing
+
+    def store(self) -> Stored:
+        """Store the last update that was made; once more, where the disk has refused it. Raises StoreError."""
+        stored = self._unstored()
+        self._unstored = _nothing
+        return stored
+
+    def _put(self, origin: Origin, stored: Stored, change: Vectors, residual: Residual | None) -> Stored:
+        if change or residual is not None:  # is there before the update can be accepted
+            self._keepsakes.put(origin, stored.update, change, residual)
+        self._unstored = partial(self._post, stored)
+        return self._post(stored)
+
+    def _post(self, stored: Stored) -> Stored:
         self._outbox.put(stored)
         return stored
 
@@ -140,6 +165,10 @@ class Training:
         return int.from_bytes(
             hashlib.sha256(task.run + task.round.to_bytes(8, "big") + name).digest()[:4], "big"
         )
+
+
+def _nothing() -> Stored:
+    raise MisuseError("there is no update to store: train first")
 
 
 _parsed: Final = lru_cache(maxsize=64)(parse)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from fedmq.errors import MisuseError
 from fedmq.trainers.settings import Settings
 
 if TYPE_CHECKING:
@@ -12,12 +13,16 @@ if TYPE_CHECKING:
 
     from fedmq.descent import Pull
     from fedmq.device.interface import Setting, Trained
+    from fedmq.trainers.batches import Rows
     from fedmq.vectors import Layout, Vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """One local training: whose examples, from which model, and how; the arguments of `Trainer.train`.
+
+    `rows` names those of the device's examples that it trains on, in place of all of them: an engine then may hold one
+    set of which many devices draw, each anew whenever it trains.
 
     Raises ConfigError where a setting is not known or out of range, before anything waits for the job.
     """
@@ -27,6 +32,7 @@ class Job:
     settings: Mapping[str, Setting]
     seed: int
     pull: Pull | None = None
+    rows: Rows | None = None
     chosen: Settings = field(init=False)
     """The settings, checked, and with defaults for those that are left out."""
 
@@ -38,6 +44,20 @@ class Job:
     def pulled(self) -> Pull:
         """The pull and the proximal setting together."""
         return self.chosen.pulled(self.pull)
+
+    def count(self, examples: int) -> int:
+        """Return how many examples are trained on where the device has so many in all.
+
+        Raises MisuseError where `rows` are none, or name some that are not there.
+        """
+        if self.rows is None:
+            return examples
+        if not len(self.rows) or self.rows.min() < 0 or self.rows.max() >= examples:
+            raise MisuseError(
+                f"a job names {len(self.rows)} of the {examples} examples of {self.device}: name one at least, "
+                f"and each by a number from 0 to {examples - 1}"
+            )
+        return len(self.rows)
 
     def require(self, layout: Layout) -> None:
         """Raise MisuseError where the model or the pull's linear term is not of `layout`."""

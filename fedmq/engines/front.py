@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fedmq.descent import Pull
     from fedmq.device.interface import Setting, Trained
     from fedmq.engines.engine import Engine
+    from fedmq.trainers.batches import Rows
     from fedmq.vectors import Layout, Vector
 
 PATIENCE_S: Final = 0.003
@@ -31,8 +32,8 @@ _MOST_CALLERS: Final = 256
 class SharedTrainer:
     """One device's share in an engine, as a trainer of its own: see `fedmq.device.interface.SteeredTrainer`."""
 
-    def __init__(self, front: Front, device: str) -> None:
-        self._front, self._device = front, device
+    def __init__(self, front: Front, device: str, rows: Rows | None = None) -> None:
+        self._front, self._device, self._rows = front, device, rows
 
     @property
     def name(self) -> str:
@@ -47,7 +48,7 @@ class SharedTrainer:
     @property
     def examples(self) -> int:
         """How many local examples it trains on."""
-        return self._front.engine.examples(self._device)
+        return self._front.engine.examples(self._device) if self._rows is None else len(self._rows)
 
     def initial(self) -> Vector:
         """Return the model's first weights."""
@@ -57,7 +58,13 @@ class SharedTrainer:
         self, model: Vector, settings: Mapping[str, Setting], *, seed: int, pull: Pull | None = None
     ) -> Trained:
         """Train from `model`, together with whoever else asks meanwhile; returns when this device's result is there."""
-        return self._front.train(Job(self._device, model, settings, seed, pull))
+        return self._front.train(self.job(model, settings, seed=seed, pull=pull))
+
+    def job(
+        self, model: Vector, settings: Mapping[str, Setting], *, seed: int, pull: Pull | None = None
+    ) -> Job:
+        """Return what `train` would ask of the engine, for those who ask for many trainings at once."""
+        return Job(self._device, model, settings, seed, pull, self._rows)
 
     def evaluate(self, model: Vector) -> Mapping[str, float]:
         """Return the figures of `model` on the held-out share."""
@@ -96,9 +103,9 @@ class Front:
         """How many threads should call `train` at once to keep the engine busy: two batches for each of its threads."""
         return min(2 * self.engine.stack * self.engine.threads, _MOST_CALLERS)
 
-    def trainer(self, device: str) -> SharedTrainer:
-        """Return the trainer of `device`."""
-        return SharedTrainer(self, device)
+    def trainer(self, device: str, rows: Rows | None = None) -> SharedTrainer:
+        """Return the trainer of `device`, on all of its examples or on those that `rows` name."""
+        return SharedTrainer(self, device, rows)
 
     def train(self, job: Job) -> Trained:
         """Return what `job` gave; blocking. Raises what the engine raises, MisuseError when the front is closed."""

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fedmq.device.interface import SteeredTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fedmq.device.interface import SteeredTrainer, Trained
+    from fedmq.device.interface import Trained
     from fedmq.engines.engine import Job
+    from fedmq.trainers.batches import Rows
     from fedmq.vectors import Layout, Vector
+
+
+class PickingTrainer(SteeredTrainer, Protocol):
+    """A trainer that can train on some of its examples as well."""
+
+    def picked(self, rows: Rows) -> SteeredTrainer:
+        """Return one that trains on these of the examples."""
 
 
 class SingleEngine:
     """Trains each device with its own one of `trainers`, which must bear being called from different threads."""
 
-    def __init__(self, trainers: Mapping[str, SteeredTrainer], workers: int) -> None:
+    def __init__(self, trainers: Mapping[str, PickingTrainer], workers: int) -> None:
         self._trainers = dict(trainers)
         self._first = next(iter(self._trainers.values()))
         self.stack: Final = 1
@@ -42,9 +52,13 @@ class SingleEngine:
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
         """Train all `jobs`, one after the other."""
         return [
-            self._trainers[job.device].train(job.model, job.settings, seed=job.seed, pull=job.pull)
-            for job in jobs
+            self._trainer(job).train(job.model, job.settings, seed=job.seed, pull=job.pull) for job in jobs
         ]
+
+    def _trainer(self, job: Job) -> SteeredTrainer:
+        trainer = self._trainers[job.device]
+        job.count(trainer.examples)
+        return trainer if job.rows is None else trainer.picked(job.rows)
 
     def evaluate(self, device: str, model: Vector) -> Mapping[str, float]:
         """Return the figures of `model` on what `device` holds back."""

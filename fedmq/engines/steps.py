@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Steps:
-    """One device's round: `rows` and `mask` have shape (steps, batch), `last` and `taken` are one entry for each step.
+    """The rounds of several devices: `rows` and `mask` have shape (devices, steps, batch), the others (devices, steps).
 
     Where a batch is smaller than the others its row is filled up with zeros, and `mask` is zero there. `last` tells
     the steps of the last epoch, whose figures are reported, `taken` those that a device really takes: what follows is
@@ -34,43 +33,54 @@ class Steps:
     taken: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, job: Job, examples: int) -> Steps:
-        """Return the steps of `job` on a share of that many examples: the very batches that a trainer makes of it."""
-        schedule = Schedule(examples, job.chosen)
-        width, edges = min(job.chosen.batch_size, examples), schedule.cuts.tolist()
-        rows = np.zeros((schedule.steps, width), np.int64)
-        mask = np.zeros((schedule.steps, width), np.float32)
-        last = np.zeros(schedule.steps, np.bool_)
-        step = begun = 0
-        for order, limit in schedule.epochs(job.seed):
-            begun = step
-            for start, stop in itertools.pairwise(edges[: limit + 1]):
-                rows[step, : stop - start] = order[start:stop]
-                mask[step, : stop - start] = 1
-                step += 1
-        last[begun:] = True
-        return cls(rows, mask, last, np.ones(schedule.steps, np.bool_))
+    def of(cls, jobs: Sequence[Job], examples: Sequence[int], *, length: int = 0, width: int = 0) -> Steps:
+        """Return the steps of `jobs` on shares of that many examples: the very batches that a trainer makes of them.
 
-    def padded(self, steps: int, width: int) -> Steps:
-        """Return the same with idle steps at the end, and places in each batch that nobody takes."""
-        more, wider = steps - self.rows.shape[0], width - self.rows.shape[1]
-        both, one = ((0, more), (0, wider)), (0, more)
-        return Steps(
-            np.pad(self.rows, both), np.pad(self.mask, both), np.pad(self.last, one), np.pad(self.taken, one)
+        They are as long and wide as the longest and widest of them, or as `length` and `width` where that is more.
+        """
+        schedules = [Schedule(count, job.chosen) for job, count in zip(jobs, examples, strict=True)]
+        length = max(length, *(schedule.steps for schedule in schedules))
+        width = max(width, *(schedule.width for schedule in schedules))
+        shape = (len(jobs), length, width)
+        steps = cls(
+            np.zeros(shape, np.int64),
+            np.zeros(shape, np.float32),
+            np.zeros(shape[:2], np.bool_),
+            np.zeros(shape[:2], np.bool_),
         )
+        for place, (job, schedule) in enumerate(zip(jobs, schedules, strict=True)):
+            steps._lay(place, schedule, job.seed)
+        return steps
+
+    def counts(self) -> list[int]:
+        """Return how many steps each device takes."""
+        counts: list[int] = self.taken.sum(axis=1).tolist()
+        return counts
+
+    def _lay(self, place: int, schedule: Schedule, seed: int) -> None:
+        """Write one device's epochs, one behind the other."""
+        rows, mask = self.rows[place], self.mask[place]
+        begun = end = 0
+        for order, limit in schedule.epochs(seed):
+            begun, end = end, end + limit
+            seen = min(limit * schedule.width, schedule.rows)
+            full, rest = divmod(seen, schedule.width)
+            square = begun, begun + full
+            rows[slice(*square), : schedule.width] = order[: seen - rest].reshape(full, schedule.width)
+            mask[slice(*square), : schedule.width] = 1
+            if rest:
+                rows[end - 1, :rest] = order[seen - rest : seen]
+                mask[end - 1, :rest] = 1
+        self.last[place, begun:end] = True
+        self.taken[place, :end] = True
 
 
-def stacked(several: Sequence[Steps]) -> Steps:
-    """Return them as one whose arrays have the devices in front: all are padded to the longest and widest."""
-    count = max(each.rows.shape[0] for each in several)
-    width = max(each.rows.shape[1] for each in several)
-    even = [each.padded(count, width) for each in several]
-    return Steps(
-        np.stack([each.rows for each in even]),
-        np.stack([each.mask for each in even]),
-        np.stack([each.last for each in even]),
-        np.stack([each.taken for each in even]),
-    )
+def picked(jobs: Sequence[Job], places: Rows) -> Rows:
+    """Return the rows among each device's examples that stand at these places of its job; `places` where it has all."""
+    if all(job.rows is None for job in jobs):
+        return places
+    each = zip(jobs, places, strict=True)
+    return np.stack([own if job.rows is None else job.rows[own] for job, own in each])
 
 
 def rounded(count: int) -> int:

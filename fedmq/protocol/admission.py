@@ -16,7 +16,7 @@ from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.ledger import Entry, Ledger, Standing
 from fedmq.protocol.machine import Machine
 from fedmq.protocol.messages import Receipt, Verdict
-from fedmq.protocol.pacing import spread_s
+from fedmq.protocol.pacing import A_SECOND, LONGEST_S
 from fedmq.protocol.progress import Phase, Progress
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 START_PAUSE_S: Final = 5.0
 """What a device is told to wait, at least, whose update arrives before the aggregator knows its own round, or while
-none is open; of a large fleet each device waits as long as the fleet is spread over.
+none is open. The more are put off, the later each of them is to be back: one after the other, `A_SECOND` of them in a
+second, and none later than `LONGEST_S` from now.
 """
 
 
@@ -42,6 +43,7 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
         self.task: Task | None = None
         self._asked: set[str] = set()
         self._waiting_for: set[Key] = set()
+        self._last_turn = 0.0
 
     @abstractmethod
     def _consider(self, now: float) -> None:
@@ -59,10 +61,10 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
 
     # --- at the door --------------------------------------------------------------------------------------------------
 
-    def _offered(self, event: co.Offered) -> None:
+    def _offered(self, event: co.Offered, now: float) -> None:
         self.ledger.tally.bytes_up += event.nbytes
         if self.phase is Phase.NEW:
-            self._put_off(event, "the aggregator is starting")
+            self._put_off(event, now, "the aggregator is starting")
         elif event.run != self.terms.run:
             self._turn_away(
                 event,
@@ -72,13 +74,13 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
         elif self.phase is Phase.OPEN and self._takes(event.round):
             self._offered_now(event)
         else:
-            self._offered_elsewhen(event)
+            self._offered_elsewhen(event, now)
 
     def _takes(self, round_: int) -> bool:
         """Say whether the open round takes updates that answer this one."""
         return self.progress.find(round_) is not None
 
-    def _offered_elsewhen(self, event: co.Offered) -> None:
+    def _offered_elsewhen(self, event: co.Offered, now: float) -> None:
         known = self.ledger.remembered(event.round, event.device)
         if known is not None:
             self._repeat(event, known)
@@ -87,7 +89,7 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
         elif event.round > self.progress.round:
             self._turn_away(event, Verdict.REJECTED, f"round {event.round} has not been opened")
         elif self.phase is Phase.WAITING and self._will_take(event.round):
-            self._put_off(event, "too few devices are there for a round")
+            self._put_off(event, now, "too few devices are there for a round")
         else:
             self._turn_away(event, Verdict.LATE, f"round {event.round} is closed")
 
@@ -158,7 +160,7 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
                 co.Reply(event.device, Receipt(event.run, event.round, event.update, verdict, reason))
             )
 
-    def _put_off(self, event: co.Offered, reason: str) -> None:
+    def _put_off(self, event: co.Offered, now: float, reason: str) -> None:
         if event.opening:
             receipt = Receipt(
                 event.run,
@@ -166,10 +168,16 @@ class Admission(Machine[Phase, co.CoordinatorEvent, co.CoordinatorEffect]):
                 event.update,
                 Verdict.RETRY,
                 reason,
-                max(START_PAUSE_S, spread_s(self.fleet)),
+                self._next_turn(now),
                 question=event.question or 0,
             )
             self._out.append(co.Reply(event.device, receipt))
+
+    def _next_turn(self, now: float) -> float:
+        """Return the seconds until the next one that is put off is to be back, after all those that were before it."""
+        turn = max(self._last_turn + 1.0 / A_SECOND, now + START_PAUSE_S)
+        self._last_turn = min(turn, now + LONGEST_S)
+        return self._last_turn - now
 
     def _reply(self, device: str, round_: int, update: bytes, verdict: Verdict, reason: str) -> None:
         self._out.append(co.Reply(device, Receipt(self.terms.run, round_, update, verdict, reason)))

@@ -19,6 +19,8 @@ _SPAN = 2**64
 
 def in_cohort(device: str, salt: bytes, fraction: float) -> bool:
     """Say whether `device` is in the cohort of the task with this `salt` and `fraction` (0 to 1)."""
+    if fraction >= 1:
+        return True
     word = hmac.digest(salt, device.encode(), "sha256")[:8]
     return int.from_bytes(word, "big") < int(fraction * _SPAN)
 

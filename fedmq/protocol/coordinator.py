@@ -6,7 +6,8 @@ thread, array or random source in here; `now` is any monotonic clock in seconds.
 The life of a federation, phase by phase:
 
 - **new**: nothing has started. Who comes is noted; updates are put off.
-- **waiting**: fewer devices are there than the policy wants. A birth may open a round.
+- **waiting**: fewer devices are there than the policy wants. A birth may open a round, and so may an update of a
+  device whose birth got lost.
 - **open**: a task is out. Updates are admitted, journaled, absorbed, receipted. The round closes as soon as every
   device that was asked has its verdict; with over-selection, as soon as enough are in; at the soft deadline with a
   quorum; at the hard deadline in any case.
@@ -34,12 +35,14 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from fedmq.errors import MisuseError
 from fedmq.protocol import coordination as co
-from fedmq.protocol.admission import START_PAUSE_S, Admission
+from fedmq.protocol.admission import START_PAUSE_S
+from fedmq.protocol.attendance import Attendance
 from fedmq.protocol.calls import next_task
 from fedmq.protocol.cohort import members
 from fedmq.protocol.deadlines import forget, learn, soft_deadline_s
 from fedmq.protocol.ledger import MOST_NAMES, REMEMBERED_ROUNDS, Ledger
 from fedmq.protocol.messages import Receipt, Report, TaskKind, Verdict
+from fedmq.protocol.pacing import LONGEST_S
 from fedmq.protocol.progress import Phase, Progress, Terms
 from fedmq.protocol.spans import EVERYTHING
 
@@ -64,6 +67,7 @@ TRANSITIONS: Mapping[tuple[Phase, type], frozenset[Phase]] = {
     (Phase.NEW, co.Started): _NEXT,
     (Phase.NEW, co.StopAsked): frozenset({Phase.STOPPED}),
     (Phase.WAITING, co.Born): frozenset({Phase.WAITING, Phase.OPEN}),
+    (Phase.WAITING, co.Offered): frozenset({Phase.WAITING, Phase.OPEN}),
     (Phase.WAITING, co.StopAsked): frozenset({Phase.STOPPED}),
     (Phase.OPEN, co.Born): _CLOSING,
     (Phase.OPEN, co.Died): _CLOSING,
@@ -81,7 +85,7 @@ TRANSITIONS: Mapping[tuple[Phase, type], frozenset[Phase]] = {
 """Every way from one phase to the next. A pair that is not here leaves the phase as it is; `handle` holds to that."""
 
 
-class Coordinator(Admission):
+class Coordinator(Attendance):
     """The machine; see the module's text. Not thread-safe: one shell owns it."""
 
     def __init__(
@@ -96,16 +100,10 @@ class Coordinator(Admission):
         """Begin a federation, or go on from the `progress` and `ledger` of a checkpoint."""
         super().__init__(terms, policy, progress or Progress(), ledger or Ledger())
         self.stop_when = stop_when
-        self.present: dict[str, int] = {}
         self.opened = 0.0
         self._closing = 0.0
         self._census = 0.0
         self._stop_reason = ""
-
-    @property
-    def fleet(self) -> int:
-        """About how many devices there are, also while they are still coming in."""
-        return max(len(self.present), self.progress.fleet)
 
     def turn(self, codec: str) -> None:
         """Have the tasks of later rounds name this codec. What it makes must keep to the terms' `update_bytes`."""
@@ -123,7 +121,8 @@ class Coordinator(Admission):
             case co.Died():
                 self._died(event, now)
             case co.Offered():
-                self._offered(event)
+                self._heard(event, now)
+                self._offered(event, now)
             case co.Searched():
                 self._searched(event)
             case co.Garbled():
@@ -146,40 +145,6 @@ class Coordinator(Admission):
                 self._stop_asked(event.reason, now)
             case _:
                 assert_never(event)
-
-    # --- devices come and go ------------------------------------------------------------------------------------------
-
-    def _born(self, event: co.Born, now: float) -> None:
-        if event.layout != self.terms.layout:
-            self._gone(event.device, now)  # it was rebuilt for another model: it will not answer
-            return
-        self.present[event.device] = event.session
-        if self.phase is Phase.WAITING:
-            self._open_or_wait(now)
-        elif self.phase is Phase.OPEN:
-            self._ask(event.device)
-
-    def _ask(self, device: str) -> None:
-        """Count on `device` in the open round, if the task invites it and it has no verdict yet."""
-        number = self._current().round
-        if self._invited(device, number):
-            self._ask_invited(device, number)
-
-    def _ask_invited(self, device: str, number: int) -> None:
-        self._asked.add(device)
-        if not self.ledger.settled(device, number):
-            self._waiting_for.add((device, number))
-
-    def _died(self, event: co.Died, now: float) -> None:
-        # An old will must not bury a device that has come back; one of a life that nobody saw begin does.
-        if event.session >= self.present.get(event.device, math.inf):
-            self._gone(event.device, now)
-
-    def _gone(self, device: str, now: float) -> None:
-        self.present.pop(device, None)
-        for opened in self.progress.recent:
-            self._waiting_for.discard((device, opened.round))
-        self._consider(now)
 
     # --- rounds open --------------------------------------------------------------------------------------------------
 
@@ -299,6 +264,7 @@ class Coordinator(Admission):
     def _close_round(self, outcome: str, now: float, stepped: co.Stepped | None = None) -> Report:
         task = self._current()
         self._settle_the_rest(task.round, now, answer=stepped is not None)
+        self._doubt_the_unborn()
         tally = self.ledger.report()
         self.ledger.close(task.round, self.policy.window + REMEMBERED_ROUNDS)
         report = Report(
@@ -349,6 +315,7 @@ class Coordinator(Admission):
 
     def _ask_again(self, device: str, round_: int, update: bytes, pause: float, reason: str) -> None:
         """Have an update sent again for a later buffer: those that fit into the next one at once, others in turn."""
+        pause = min(pause, LONGEST_S)
         receipt = Receipt(self.terms.run, round_, update, Verdict.RETRY, reason, pause, EVERYTHING)
         self._out.append(co.Reply(device, receipt))
 

@@ -7,6 +7,7 @@ in turns: whatever gets lost, and whoever does not understand the question, an u
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
     from fedmq.protocol.spans import Spans
 
 RECEIPT_PAUSE_S: Final = 30.0
-"""Wait for a receipt before the update is asked about, or sent again; doubled each time, up to `LONGEST_PAUSE_S`."""
+"""Longest wait for a receipt before the update is asked about, or sent again; doubled each time, up to
+`LONGEST_PAUSE_S`. Each device waits this long or up to half as long, each time another share: those whose receipts were
+lost at one moment are not to ask at one moment, nor the same ones together again."""
 LONGEST_PAUSE_S: Final = 600.0
+EARLIER: Final = 0.5
+"""Share of a wait for a receipt by which it may be shorter ("equal jitter": M. Brooker, "Exponential Backoff And
+Jitter", AWS Architecture Blog, 2015)."""
 SCATTER: Final = 0.5
 """Share of what a receipt has a device wait that is waited for on top, by some more and by some less: else all that
 were put off at one moment would be back at one moment."""
@@ -123,7 +129,8 @@ class Posting(Machine[pa.Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
         """Wait for the receipt from now on; unless news came meanwhile, by which the update is due already."""
         letter = self.outbox.get(update)
         if letter is not None and letter.due == math.inf:
-            letter.due = now + pause_after(RECEIPT_PAUSE_S, letter.sent - 1)
+            longest = pause_after(RECEIPT_PAUSE_S, letter.sent - 1)
+            letter.due = now + longest * (1 - EARLIER * _share(update, letter.sent))
         self._sleep(now)
 
     def _receipted(self, event: pa.Receipted, now: float) -> None:
@@ -137,7 +144,7 @@ class Posting(Machine[pa.Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
             del self.outbox[receipt.update]
             self._out.append(pa.Forget(letter.round, receipt.update, receipt.verdict, receipt.reason))
         else:
-            letter.due = now + receipt.retry_after_s * (1 + SCATTER * _share(receipt.update))
+            letter.due = now + receipt.retry_after_s * (1 + SCATTER * _share(receipt.update, 0))
             letter.missing = receipt.missing
             letter.question = letter.sent = 0
         self._go_on(now)
@@ -147,9 +154,13 @@ class Posting(Machine[pa.Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
         return [letter.due for letter in self.outbox.values() if letter.due < math.inf]
 
 
-def _share(update: bytes) -> float:
-    """Return a number from 0 to 1 by which devices differ: an update's id is drawn at random."""
-    return update[-1] / 255
+def _share(update: bytes, times: int) -> float:
+    """Return a number from 0 to 1 by which devices differ, and one time from the next.
+
+    An update's id is drawn at random; what follows from it is the same whenever a simulation is repeated.
+    """
+    word = hashlib.sha256(update + (times % 2**32).to_bytes(4, "big")).digest()[:4]
+    return int.from_bytes(word, "big") / (2**32 - 1)
 
 
 def _question(now: float) -> int:

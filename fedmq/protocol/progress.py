@@ -55,7 +55,8 @@ class Progress:
     model moved, `best` the best metric so far, `stale` rounds since then, `abandoned` rounds in a row. `recent` are the
     rounds whose updates may still be taken, oldest first: the open one, and in an asynchronous federation those before
     it within `Policy.max_staleness`. `fleet` is about how many devices there are: as many as were there when the last
-    round was opened, but no fewer than half of those before, for after a restart they come in one by one.
+    round was opened, but no fewer than half of those before, for after a restart they come in one by one; and more as
+    soon as more are there.
     `arrivals` are the times by which most updates of the last rounds were in (see `fedmq.protocol.deadlines`).
     """
 
@@ -72,6 +73,10 @@ class Progress:
     def seen(self, devices: int) -> Progress:
         """Return the progress with so many devices there as a round is opened."""
         return replace(self, fleet=max(devices, self.fleet // 2))
+
+    def counted(self, devices: int) -> Progress:
+        """Return the progress with so many devices there at any time."""
+        return self if devices <= self.fleet else replace(self, fleet=devices)
 
     def opened(self, task: Task) -> Progress:
         """Return the progress with the task's round open; what is older than the task's oldest is recent no longer."""

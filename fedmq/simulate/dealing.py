@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedmq import datasets
+from fedmq.simulate.shares import WHOLE
 from fedmq.trainers.module import Supply, load_user_module
 
 if TYPE_CHECKING:
@@ -15,11 +16,18 @@ if TYPE_CHECKING:
     from fedmq.datasets import Dataset
     from fedmq.device.interface import Setting
     from fedmq.simulate.settings import FleetTable
+    from fedmq.simulate.shares import Share
 
 
-def supplies_of(table: FleetTable) -> dict[str, Supply]:
-    """Return every device's examples by its name. Raises ConfigError."""
-    return _from_module(table) if table.data == "module" else _from_dataset(table)
+def supplies_of(table: FleetTable, share: Share = WHOLE) -> dict[str, Supply]:
+    """Return the examples of every device of a share of the fleet, by the device's name. Raises ConfigError."""
+    return _from_module(table, share) if table.data == "module" else _from_dataset(table, share)
+
+
+def device_names(count: int) -> list[str]:
+    """Return the names of a fleet's devices."""
+    width = len(str(count))
+    return [f"device-{number:0{width}d}" for number in range(1, count + 1)]
 
 
 def engine_options(
@@ -32,23 +40,27 @@ def engine_options(
     return {"seed": table.seed, **options}
 
 
-def joined(supplies: Sequence[Supply]) -> Supply | None:
-    """Join everyone's examples where they are plain (x, y) arrays with held-out ones; None otherwise."""
+def joined(supplies: Sequence[Supply], *, whole: bool = True) -> Supply | None:
+    """Join everyone's examples where they are plain (x, y) arrays with held-out ones; None otherwise.
+
+    Not the `whole` of it is wanted by one who judges only: of what there is to train on, a first example is left then.
+    """
     if not all(_plain(supply.train) and _plain(supply.held_out) for supply in supplies):
         return None
-    return Supply(_concatenated([s.train for s in supplies]), _concatenated([s.held_out for s in supplies]))
+    trains = [supply.train for supply in supplies] if whole else [_first(supplies[0].train)]
+    return Supply(_concatenated(trains), _concatenated([supply.held_out for supply in supplies]))
 
 
-def _from_module(table: FleetTable) -> dict[str, Supply]:
+def _from_module(table: FleetTable, share: Share) -> dict[str, Supply]:
     user = load_user_module(table.module)
-    return {name: user.data(name) for name in _names(table.devices)}
+    return {name: user.data(name) for name in share.of(device_names(table.devices))}
 
 
-def _from_dataset(table: FleetTable) -> dict[str, Supply]:
+def _from_dataset(table: FleetTable, share: Share) -> dict[str, Supply]:
     data = datasets.smartwatch() if table.data == "smartwatch" else datasets.mnist()
     train = datasets.deal(table.partition, data, devices=table.devices, seed=table.seed)
     held_out = _held_out_parts(table, data)
-    parts = zip(_names(table.devices), train, held_out, strict=True)
+    parts = zip(*(share.of(each) for each in (device_names(table.devices), train, held_out)), strict=True)
     return {
         name: Supply((data.x[rows], data.y[rows]), (data.x_test[held], data.y_test[held]))
         for name, rows, held in parts
@@ -71,13 +83,13 @@ def _held_out_parts(table: FleetTable, data: Dataset) -> Sequence[Any]:
     return datasets.deal(way, mirrored, devices=table.devices, seed=table.seed)
 
 
-def _names(count: int) -> list[str]:
-    width = len(str(count))
-    return [f"device-{number:0{width}d}" for number in range(1, count + 1)]
-
-
 def _plain(part: object) -> bool:
     return isinstance(part, tuple) and len(part) == 2 and all(isinstance(array, np.ndarray) for array in part)  # noqa: PLR2004
+
+
+def _first(part: Any) -> tuple[Any, Any]:  # noqa: ANN401 - two arrays
+    x, y = part
+    return x[:1], y[:1]
 
 
 def _concatenated(parts: Sequence[Any]) -> tuple[Any, Any]:

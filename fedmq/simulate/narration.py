@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fedmq.aggregator.steering import told
 from fedmq.protocol.quantities import spell_bytes as size
+from fedmq.simulate.crowd import DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from fedmq.simulate.simulation import Outcome
 
 HEADING = "  round   accuracy   devices        up       down     time"
+FLEET_HEADING = f"{HEADING}   devices/s    memory"
+"""Where rows say what all processes of a fleet hold."""
+
+_MOST_NAMED: Final = 4
+"""Processes of devices whose memory is told one by one."""
 
 
 def line(row: RoundRow, rounds: int) -> str:
@@ -25,7 +31,12 @@ def line(row: RoundRow, rounds: int) -> str:
         f"{number:>7}   {accuracy:>8}   {devices:>7}   {size(row.bytes_up):>7}    {size(row.bytes_down):>7}   "
         f"{row.seconds:5.1f} s"
     )
-    return text + _remarks(row)
+    return text + _load(row) + _remarks(row)
+
+
+def _load(row: RoundRow) -> str:
+    """Return what the round asked of the machine; nothing where the row does not say."""
+    return f"   {row.devices_s:9,.1f}   {size(row.memory_mb * 1e6):>7}" if row.memory_mb else ""
 
 
 def _remarks(row: RoundRow) -> str:
@@ -63,7 +74,21 @@ def summary(outcome: Outcome) -> list[str]:
     closing = (
         f"  {len(outcome.rows)} rounds in {outcome.seconds:.0f} s, {size(up)} up, {size(down)} down in all"
     )
-    return [*lines, "", closing]
+    return [*lines, "", closing, *_held(outcome)]
+
+
+def _held(outcome: Outcome) -> list[str]:
+    """Return the line of what each process held; processes of devices as one entry, as there may be many."""
+    if not outcome.memory:
+        return []
+    devices = [held for name, held in outcome.memory.items() if name.startswith(DEVICES)]
+    others = {name: held for name, held in outcome.memory.items() if not name.startswith(DEVICES)}
+    told = [f"{name} {size(held * 1e6)}" for name, held in others.items()]
+    if len(devices) > _MOST_NAMED:
+        told.append(f"{len(devices)} times devices {size(min(devices) * 1e6)} to {size(max(devices) * 1e6)}")
+    elif devices:
+        told.append(f"devices {' + '.join(size(held * 1e6) for held in devices)}")
+    return [f"  {outcome.devices_s:,.1f} device-rounds/s; memory: {', '.join(told)}"]
 
 
 def _bar(value: float, width: int = 40) -> str:

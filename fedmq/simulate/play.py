@@ -12,25 +12,28 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Final
 
 from fedmq.aggregator.pairing import advice
+from fedmq.algorithms import Clusters
 from fedmq.codecs import parse
-from fedmq.config import BrokerTable, load
+from fedmq.config import load
 from fedmq.config.named import named_rule
-from fedmq.errors import ConfigError
+from fedmq.errors import ConfigError, MisuseError
 from fedmq.simulate import narration
 from fedmq.simulate.fleet import build_fleet
 from fedmq.simulate.runfolder import model_file
 from fedmq.simulate.settings import AUTO, SimulationSettings
+from fedmq.simulate.shares import WHOLE, Share
 from fedmq.simulate.simulation import Simulation
+from fedmq.simulate.spread import Place, gathered
 from fedmq.simulate.virtual.play import play_virtual
-from fedmq.transport.address import Credentials, open_transport
 from fedmq.transport.private import private_broker
 from fedmq.worlds import world as world_named
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from fedmq.simulate.fleet import Fleet
     from fedmq.simulate.runfolder import RoundRow
-    from fedmq.transport.interface import Transport
+    from fedmq.simulate.spread import Crew
 
 WORLDS: Final = ("smartwatch", "mnist")
 """Worlds that come with fedmq."""
@@ -41,7 +44,7 @@ def world_settings(world: str, changes: Mapping[str, Any]) -> SimulationSettings
     settings = _checked(load(_world_path(world), SimulationSettings), changes)
     fleet = {
         key: changes[key]
-        for key in ("devices", "partition", "seed", "engine", "baselines")
+        for key in ("devices", "partition", "seed", "engine", "baselines", "processes", "on", "ray_address")
         if changes.get(key) is not None
     }
     given = {"fleet": replace(settings.fleet, **fleet), **_time(settings, changes)}
@@ -109,11 +112,13 @@ def play(settings: SimulationSettings, folder: Path, *, broker: str | None, as_j
             )
         play_virtual(settings, folder, as_json=as_json)
         return
+    if broker is None:
+        _require_enough(settings)
     say = _silent if as_json else print
     say(f"{settings.name}: building the fleet …")
     if settings.fleet.engine == AUTO:
         say("trying for a moment which engine is fastest here …")
-    fleet = build_fleet(settings.fleet, settings.training)
+    fleet = _fleet(settings)
     layout = next(iter(fleet.trainers.values())).layout
     say(f"{fleet.description}; model of {layout.size:,} parameters")
     for note in fleet.notes:
@@ -132,24 +137,59 @@ def play(settings: SimulationSettings, folder: Path, *, broker: str | None, as_j
         print(json.dumps(simulation.outcome.summary()))
 
 
+def _require_enough(settings: SimulationSettings) -> None:
+    """Raise ConfigError where no round would open; with a broker of the user's, others may come along."""
+    wanted, devices = settings.rounds.min_devices, settings.fleet.devices
+    if wanted > devices:
+        raise ConfigError(
+            f"a round opens when {wanted:,} devices are there, and the fleet has {devices:,}: lower min_devices"
+        )
+
+
+def _fleet(settings: SimulationSettings) -> Fleet:
+    """Build the fleet, or where it lives in other processes, what is wanted of it here.
+
+    That is one device, for the first model, and the one with all data, as judge; all devices where they train here
+    too, to be compared with training alone, or judge, as they do of several models.
+    """
+    table = settings.fleet
+    alone = not table.baselines and not isinstance(settings.algorithm, Clusters)
+    share = Share(1, table.devices) if table.spread and alone else WHOLE
+    return build_fleet(table, settings.training, share)
+
+
 async def _federate(simulation: Simulation, broker: str | None, say: Callable[[str], None]) -> None:
-    async with _broker(broker, say) as transport:
-        say(narration.HEADING)
-        await simulation.run(transport)
+    async with _broker(broker, say) as place, _crowd(simulation, place, say) as crowd:
+        say(narration.FLEET_HEADING)
+        beside = {} if place.pid is None else {"broker": place.pid}
+        await simulation.run(place.open, crowd, beside)
     say(f"ended: {simulation.outcome.reason}")
 
 
 @asynccontextmanager
-async def _broker(address: str | None, say: Callable[[str], None]) -> AsyncIterator[Callable[[], Transport]]:
-    """Give a function that opens links to the named broker, or to a private one that lives for this run."""
+async def _crowd(
+    simulation: Simulation, place: Place, say: Callable[[str], None]
+) -> AsyncIterator[Crew | None]:
+    """Give the devices in other processes, None where they live in this one."""
+    if not simulation.settings.fleet.spread:
+        yield None
+        return
+    async with gathered(simulation.settings, simulation.fleet.engine, place) as crew:
+        say(crew.note)
+        yield crew
+
+
+@asynccontextmanager
+async def _broker(address: str | None, say: Callable[[str], None]) -> AsyncIterator[Place]:
+    """Give the place of the named broker, or of a private one that lives for this run."""
     if address is not None:
-        table = BrokerTable(address)
-        say(f"broker: {table.open().address}")
-        yield table.open
+        place = Place(address)
+        say(f"broker: {place.open().address}")
+        yield place
         return
     async with private_broker() as running:
         say(f"broker: a private {running.name} on {running.address}")
-        yield lambda: open_transport(running.address, Credentials())
+        yield Place(running.address, private=True, pid=getattr(running, "pid", None))
 
 
 def _close(simulation: Simulation, folder: Path, say: Callable[[str], None]) -> None:
@@ -173,8 +213,11 @@ def _save_keras(simulation: Simulation, folder: Path) -> list[str]:
     save = getattr(trainer, "save", None)
     if save is None:
         return []
-    for name, model in simulation.models.items():
-        save(model, folder / model_file(name, ".keras"))
+    try:
+        for name, model in simulation.models.items():
+            save(model, folder / model_file(name, ".keras"))
+    except MisuseError:  # an engine without a file of its own: the .fedmq file has all
+        return []
     return [model_file(name, ".keras") for name in simulation.models]
 
 
@@ -184,7 +227,7 @@ def _draw(simulation: Simulation, folder: Path) -> list[str]:
     except ImportError:
         return []
     settings = simulation.settings
-    title = f"{settings.name}: {len(simulation.fleet.trainers)} devices, {shorten(str(settings.rule), 90)}"
+    title = f"{settings.name}: {settings.fleet.devices} devices, {shorten(str(settings.rule), 90)}"
     outcome = simulation.outcome
     draw(folder / "plot.png", title, outcome.rows, outcome.curves, narration.judged(outcome))
     return ["plot.png"]

@@ -26,7 +26,8 @@ class RoundRow:
     `staleness` and `staleness_max` are of the accepted updates, in model versions; None where rounds are synchronous.
     `budget` has the figures of `fedmq.aggregator.steering`: what a device may take, what it took, how the codec stood.
     `clusters` has of each of several models how many devices chose it, and its accuracy for these; accuracy and loss
-    are over all devices then, each by the model that it chose.
+    are over all devices then, each by the model that it chose. `devices_s` is accepted updates in a second, and
+    `memory_mb` what all processes held when the round ended; both are the machine's, and rows are equal without them.
     """
 
     round: int
@@ -45,9 +46,11 @@ class RoundRow:
     staleness_max: float | None = None
     budget: dict[str, float] = field(default_factory=dict)
     clusters: dict[str, float] = field(default_factory=dict)
+    devices_s: float = field(default=0.0, compare=False)
+    memory_mb: float = field(default=0.0, compare=False)
 
     @classmethod
-    def of(cls, report: Report, bytes_up: int, bytes_down: int) -> RoundRow:
+    def of(cls, report: Report, bytes_up: int, bytes_down: int, memory_mb: float = 0.0) -> RoundRow:
         """Make the row of a report; the evaluation of the new model counts before what devices said of the old one."""
         figures = {**report.metrics, **report.evaluation}
         return cls(
@@ -67,6 +70,8 @@ class RoundRow:
             staleness_max=report.metrics.get("staleness_max"),
             budget={name: value for name, value in report.metrics.items() if name.startswith(PREFIX)},
             clusters={name: value for name, value in report.evaluation.items() if name.startswith(CLUSTER)},
+            devices_s=round(report.accepted / report.seconds, 1) if report.seconds else 0.0,
+            memory_mb=round(memory_mb, 1),
         )
 
 

@@ -12,6 +12,7 @@ from fedmq.device.interface import ModuleName
 from fedmq.errors import ConfigError
 from fedmq.protocol.policy import Policy, StopWhen
 from fedmq.rules import AnyRule, preset
+from fedmq.simulate.shares import enough
 from fedmq.store.archive import KeepUpdates
 from fedmq.worlds import World
 
@@ -19,6 +20,8 @@ MOST_SESSIONS: Final = 10_000
 """Devices that may have an MQTT session each."""
 MOST_DEVICES: Final = 1_000_000
 """Devices of a fleet in virtual time."""
+
+MOST_PROCESSES: Final = 1_000
 
 OWN_TRAINERS: Final = "trainer"
 AUTO: Final = "auto"
@@ -33,7 +36,9 @@ class FleetTable:
     ``iid``, ``dirichlet(0.5)``, ``shards(2)``, ``quantity(1.5)``. options: what trainer or engine takes, such as
     ``threads``. engine: who trains, ``trainer`` (each device's own, one after the other), an engine that trains many at
     once (``numpy``, ``tensorflow``, ``jax``, ``litert``), or ``auto``, the fastest of those that are installed.
-    baselines: train also without federation, for comparison.
+    baselines: train also without federation, for comparison. processes: over how many the devices are spread, 0 for as
+    few as bear the fleet. on: where these run, ``here`` or on the machines of a ``ray`` cluster, at `ray_address` or
+    where Ray itself looks for one.
     """
 
     module: ModuleName
@@ -44,12 +49,28 @@ class FleetTable:
     trainer: str = "keras"
     engine: Literal["trainer", "auto", "numpy", "tensorflow", "jax", "litert"] = "trainer"
     baselines: bool = True
+    processes: int = 0
+    on: Literal["here", "ray"] = "here"
+    ray_address: str = ""
     options: dict[str, bool | int | float | str | list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a fleet that cannot be."""
         if not 1 <= self.devices <= MOST_DEVICES:
             raise ConfigError(f"devices is {self.devices}; it must be from 1 to {MOST_DEVICES}")
+        if not 0 <= self.processes <= MOST_PROCESSES:
+            raise ConfigError(
+                f"processes is {self.processes}; it must be from 1 to {MOST_PROCESSES}, or 0 for as few as do"
+            )
+        if self.ray_address and self.on != "ray":
+            raise ConfigError(
+                f"ray_address is {self.ray_address!r}, and nothing runs on Ray: say on = 'ray' as well"
+            )
+
+    @property
+    def spread(self) -> bool:
+        """Whether the devices live in other processes than the aggregator."""
+        return self.on == "ray" or enough(self.devices, self.processes) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +100,8 @@ class SimulationSettings:
             raise ConfigError(
                 f"days is {self.days}; it must be 0 (no limit) or more, and goes with a [world]"
             )
+        if self.world is not None and (self.fleet.processes > 1 or self.fleet.on == "ray"):
+            raise ConfigError("virtual time runs in one process: leave processes and on out, or the world")
         if self.world is not None and self.store.keep_updates:
             raise ConfigError("keep_updates keeps what is sent over MQTT: leave it out in virtual time")
 

@@ -1,4 +1,4 @@
-"""A fleet and its aggregator in one process, each device with an MQTT session of its own over a real socket."""
+"""An aggregator and its fleet, whose devices live in this process or, as a `Crowd`, in others."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from fedmq.aggregator.aggregator import Aggregator
 from fedmq.config.kept import written
-from fedmq.device.device import Device, Identity
 from fedmq.simulate.baselines import Curve, local_curve, pooled_curve
+from fedmq.simulate.crowd import Count
 from fedmq.simulate.judging import Judge
+from fedmq.simulate.memory import resident_mb
+from fedmq.simulate.party import Party
 from fedmq.simulate.runfolder import RoundRow, RunFolder, model_file
 from fedmq.store.archive import UPDATES, Archive
 from fedmq.store.checkpoint import CheckpointFolder
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from fedmq.aggregator.modelling import Modelling
     from fedmq.protocol.messages import Report
+    from fedmq.simulate.crowd import Crowd
     from fedmq.simulate.fleet import Fleet
     from fedmq.simulate.settings import SimulationSettings
     from fedmq.transport.interface import Transport
@@ -42,6 +45,13 @@ class Outcome:
     rows: list[RoundRow] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     seconds: float = 0.0
+    memory: dict[str, float] = field(default_factory=dict)
+    """The most that each process held when a round ended, in megabytes."""
+
+    def add(self, row: RoundRow, memory: Mapping[str, float]) -> None:
+        """Add a round, and take note of what each process held."""
+        self.rows.append(row)
+        self.memory |= {name: max(held, self.memory.get(name, 0.0)) for name, held in memory.items()}
 
     @property
     def clusters(self) -> Mapping[str, float]:
@@ -54,6 +64,11 @@ class Outcome:
         known = [row.accuracy for row in self.rows if row.accuracy is not None]
         return known[-1] if known else None
 
+    @property
+    def devices_s(self) -> float:
+        """Accepted updates in a second, from the first device's connection to the end."""
+        return round(sum(row.accepted for row in self.rows) / self.seconds, 1) if self.seconds else 0.0
+
     def summary(self) -> dict[str, Any]:
         """Return the final figures as plain data."""
         return {
@@ -65,6 +80,8 @@ class Outcome:
             "bytes_up": sum(row.bytes_up for row in self.rows),
             "bytes_down": sum(row.bytes_down for row in self.rows),
             "seconds": round(self.seconds, 2),
+            "devices_s": self.devices_s,
+            "memory_mb": {name: round(held, 1) for name, held in self.memory.items()},
         }
 
 
@@ -84,15 +101,25 @@ class Simulation:
         self.folder = RunFolder(folder)
         self.outcome = Outcome()
         self._on_round = on_round
-        self._worker = ThreadPoolExecutor(fleet.callers, "fedmq-training")
-        self._devices: list[Device] = []
-        self._counted = (0, 0)
+        self._evaluating = ThreadPoolExecutor(1, "fedmq-evaluating")
+        self._reports: asyncio.Queue[Report | None] = asyncio.Queue()
+        self._counted = Count()
+        self._beside: Mapping[str, int] = {}
         self._judge = Judge(settings.algorithm, fleet.trainers, fleet.pooled)
         self.vector: Vector | None = None
         self.models: Mapping[str, Vector] = {}
 
-    async def run(self, transport: Callable[[], Transport]) -> Outcome:
-        """Run the federation to its end over connections that `transport` opens. Raises FedmqError."""
+    async def run(
+        self,
+        transport: Callable[[], Transport],
+        crowd: Crowd | None = None,
+        beside: Mapping[str, int] | None = None,
+    ) -> Outcome:
+        """Run the federation to its end over connections that `transport` opens. Raises FedmqError.
+
+        The devices are `crowd`, or where there is none, the fleet's in this process. The memory of the processes
+        `beside` us, their numbers by name, is told with ours.
+        """
         self.folder.settings(self.settings)
         began = time.monotonic()
         first = next(iter(self.fleet.trainers.values()))
@@ -103,15 +130,13 @@ class Simulation:
             CheckpointFolder(self.folder.path / "aggregator"),
             model,
             evaluate=self._evaluate,
-            on_report=self._report,
+            on_report=self._reports.put_nowait,
             entropy=Random(self.settings.fleet.seed).randbytes,
             archive=self._archive(),
         )
-        self._devices = [
-            Device(Identity(self.settings.name, name), transport(), trainer, executor=self._worker)
-            for name, trainer in self.fleet.trainers.items()
-        ]
-        self.outcome.reason = await self._together(aggregator)
+        crowd = crowd or Party(self.settings.name, self.fleet, transport, process="aggregator and devices")
+        self._beside = dict(beside or {})
+        self.outcome.reason = await self._together(aggregator, crowd)
         self.outcome.seconds = time.monotonic() - began
         self._save(aggregator.modelling)
         return self.outcome
@@ -136,32 +161,43 @@ class Simulation:
         settings = written(self.settings.federation)
         return Archive(self.folder.path / "aggregator" / UPDATES, settings, store.keep_bytes)
 
-    async def _together(self, aggregator: Aggregator) -> str:
-        """Run aggregator and devices until the aggregator ends; a device that fails ends the run."""
-        serving = asyncio.create_task(aggregator.run())
-        living = [asyncio.create_task(device.run()) for device in self._devices]
+    async def _together(self, aggregator: Aggregator, crowd: Crowd) -> str:
+        """Run aggregator and devices until the federation has ended; a device that fails ends the run."""
+        serving = asyncio.create_task(self._serve(aggregator))
+        tasks: set[asyncio.Task[Any]] = {
+            serving,
+            *map(asyncio.create_task, (crowd.live(), self._tell(crowd))),
+        }
         try:
-            done, _ = await asyncio.wait({serving, *living}, return_when=asyncio.FIRST_EXCEPTION)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
-            return await serving
+            return serving.result()
         finally:
-            for task in [serving, *living]:
+            for task in tasks:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(serving, *living, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, aggregator: Aggregator) -> str:
+        reason = await aggregator.run()
+        self._reports.put_nowait(None)
+        return reason
 
     async def _evaluate(self, vector: Vector) -> Mapping[str, float]:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._judge, vector)
+        return await asyncio.get_running_loop().run_in_executor(self._evaluating, self._judge, vector)
 
-    def _report(self, report: Report) -> None:
-        up = sum(device.counters.bytes_up for device in self._devices)
-        down = sum(device.counters.bytes_down for device in self._devices)
-        row = RoundRow.of(report, up - self._counted[0], down - self._counted[1])
-        self._counted = up, down
-        self.outcome.rows.append(row)
-        self.folder.round(row)
-        self._on_round(row)
+    async def _tell(self, crowd: Crowd) -> None:
+        """Tell of each round as soon as all processes have said what it took; the last report is None."""
+        while report := await self._reports.get():
+            count = await crowd.count()
+            memory = {**count.memory, **{name: resident_mb(pid) for name, pid in self._beside.items()}}
+            up, down = count.bytes_up - self._counted.bytes_up, count.bytes_down - self._counted.bytes_down
+            row = RoundRow.of(report, up, down, sum(memory.values()))
+            self._counted = count
+            self.outcome.add(row, memory)
+            self.folder.round(row)
+            self._on_round(row)
 
     def compare(self, progress: Callable[[str], None]) -> None:
         """Train without federation as well, for as many epochs as the federation's rounds took. Blocking."""

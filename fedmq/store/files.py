@@ -53,9 +53,11 @@ def remove(path: Path) -> None:
 
 
 def rename(path: Path, other: Path) -> None:
-    """Give the file another name in its folder, durably. Raises StoreError."""
+    """Give the file another name in its folder, durably; one that has it already keeps it. Raises StoreError."""
     with disk("rename", path):
-        path.replace(other)
+        done = other.exists() and not path.exists()  # before, when the folder could not be synced
+        if not done:
+            path.replace(other)
         sync_folder(path.parent)
 
 

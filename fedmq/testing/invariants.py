@@ -11,8 +11,9 @@ import math
 from typing import TYPE_CHECKING
 
 from fedmq.protocol import participation as pa
+from fedmq.protocol.attendance import UNBORN
 from fedmq.protocol.cohort import in_cohort
-from fedmq.protocol.coordination import Born, Died
+from fedmq.protocol.coordination import Born, Died, Offered
 from fedmq.protocol.coordinator import CENSUS_S, Coordinator
 from fedmq.protocol.coordinator import Phase as Round
 from fedmq.protocol.ledger import REMEMBERED_ROUNDS, Standing
@@ -206,7 +207,7 @@ class Invariants:
         """Check that the round still moves, after each event."""
         if shell is not self._life:
             self._life, self._present = shell, {}
-        self._note_presence(event)
+        self._note_presence(shell, event)
         machine, policy = shell.machine, self.world.setting.policy
         self.deadline = float("inf")
         if machine.phase is Round.OPEN:
@@ -220,11 +221,16 @@ class Invariants:
             demand(bool(shell.deeds), "the model is to be moved, and nobody does it")
             demand(shell.absorbing == 0, "the model is to be moved, and updates are with the rule")
 
-    def _note_presence(self, event: co.CoordinatorEvent) -> None:
+    def _note_presence(self, shell: AggregatorShell, event: co.CoordinatorEvent) -> None:
         if isinstance(event, Born):
             self._present[event.device] = event.session
         elif isinstance(event, Died) and event.session >= self._present.get(event.device, math.inf):
             del self._present[event.device]
+        elif isinstance(event, Offered) and event.run == shell.disk.run and event.round <= shell.counting:
+            self._present.setdefault(event.device, UNBORN)
+        for device, session in list(self._present.items()):
+            if session == UNBORN and device not in shell.machine.present:
+                del self._present[device]  # it did not answer
 
     def _check_open(self, shell: AggregatorShell) -> None:
         machine, policy, now = shell.machine, self.world.setting.policy, self.world.now

@@ -30,6 +30,11 @@ class Schedule:
         return np.append(np.arange(0, self.rows, self.settings.batch_size), self.rows)
 
     @property
+    def width(self) -> int:
+        """Examples in a full batch."""
+        return min(self.settings.batch_size, self.rows)
+
+    @property
     def steps(self) -> int:
         """Optimizer steps in the whole round."""
         wanted = self.settings.epochs * self._per_epoch

@@ -9,6 +9,7 @@ NumPy's matrix products may use several threads; on models of this size that cos
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from fedmq.descent import Pull
     from fedmq.device.interface import Setting
+    from fedmq.trainers.batches import Rows
 
 Matrix: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[np.int64]
@@ -133,6 +135,12 @@ class NumpyTrainer:
     def momentum(self) -> float:
         """SGD's momentum."""
         return self._momentum
+
+    def picked(self, rows: Rows) -> NumpyTrainer:
+        """Return one that trains on these of the examples."""
+        other = copy.copy(self)
+        other._x, other._y = self._x[rows], self._y[rows]  # noqa: SLF001  # its own
+        return other
 
     def initial(self) -> Vector:
         """Return the first weights, the same at every call."""

@@ -16,12 +16,14 @@ LEAST_BASE_S: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential back-off with full jitter: uniform(0, min(`cap_s`, `base_s` * 2**attempt)).
+    """Exponential back-off: uniform(0, window) at first, uniform(window / 2, window) from the second attempt on.
 
-    Full jitter spreads a crowd that lost its broker at one moment evenly over the whole window, so `base_s` is also
-    how a fleet is kept from stampeding: n devices come back at n / `base_s` connections a second at first. A
-    connection that lasted `steady_s` seconds starts the count anew. Where the broker *refused* us (wrong password, …),
-    trying often helps nobody: then the wait is uniform(cap_s / 2, cap_s).
+    The window is `base_s`, doubled with each failure, up to `cap_s`. Full jitter spreads a crowd that lost its broker
+    at one moment evenly over the whole of it, so `base_s` is also how a fleet is kept from stampeding: n devices come
+    back at n / `base_s` connections a second at first. Those that found nobody, or were refused, wait until that wave
+    is over ("equal jitter"): they come after it, not on top of it. A connection that lasted
+    `steady_s` seconds starts the count anew. Where the broker *refused* us (wrong password, …), trying often helps
+    nobody: then the wait is uniform(cap_s / 2, cap_s).
 
     Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
@@ -42,7 +44,8 @@ class Backoff:
     def delay(self, attempt: int, random: Random) -> float:
         """Return the seconds to wait after failure number `attempt`, counted from 0."""
         # Doubling stops to matter long before 2**60 overflows a float.
-        return random.uniform(0.0, min(self.cap_s, self.base_s * 2.0 ** min(attempt, 60)))
+        window = min(self.cap_s, self.base_s * 2.0 ** min(attempt, 60))
+        return random.uniform(window / 2.0 if attempt else 0.0, window)
 
     def refused(self, random: Random) -> float:
         """Return the seconds to wait after the broker said no."""

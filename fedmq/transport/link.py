@@ -10,6 +10,8 @@ paho-mqtt 2.1.0 and 2.2.0 (`tests/unit/transport/test_link.py` fails when one of
 =========================== =========================================================================================
 ``aiomqtt.Client._client``  paho's client, whose public callbacks, `subscribe` and `unsubscribe` are used directly
 ``….Client._disconnected``  where aiomqtt puts an error met while reading, and nowhere else
+``….Client._misc_task``     ended: it wakes every second to look at the keep-alive, which for a thousand links in one
+                            process is a thousand tasks a second; `Link._look_after` does so now and then
 ``paho Client._sock``       replaced by `ReadAhead`
 ``paho …._packet_read``     replaced by `Link._read_packet`: paho's own makes a system call for each of a packet's first
                             bytes, copies a payload five times, and builds a table of all MQTT 5 properties for each
@@ -64,6 +66,9 @@ _CLOSE_S: Final = 3.0
 _GLANCE_S: Final = 0.05
 """Seconds after which a full inbox is read on where an answer is awaited: who empties the inbox may wait for it."""
 
+_LOOKS: Final = 8
+"""Looks at the keep-alive within its time: a ping is late by an eighth of it at most, and brokers bear half."""
+
 INBOX_BYTES: Final = 4 * 2**20
 """Payload bytes in the inbox above which the socket is left unread, so that the broker holds the rest (mosquitto 2.0.11
 keeps to no receive maximum after the first acknowledgement)."""
@@ -94,7 +99,7 @@ class Link:
     ) -> None:
         self.inbox: list[tuple[int, Message]] = []
         self._inbox_bytes = 0
-        self._paused = False
+        self._paused = self._writing = False
         self.broken: str | None = None
         self.granted = Granted(session_present=False, properties=None)
         self._address = address
@@ -155,6 +160,14 @@ class Link:
             self.abandon("it could not be opened")
             raise ConnectionLost(f"cannot connect to {self._address}: {error}") from error
         self._watch()  # aiomqtt may have begun a new future
+        if self._client._misc_task is not None:  # noqa: SLF001
+            self._client._misc_task.cancel()  # noqa: SLF001
+        self._look_after()
+
+    def _look_after(self) -> None:
+        """Have paho keep the link alive, or find that it is dead."""
+        if self.broken is None and self._paho.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._loop.call_later(max(1.0, self._paho.keepalive / _LOOKS), self._look_after)
 
     def _give_up(self, entering: asyncio.Future[Any]) -> None:
         # A thread may be connecting: it must not be left to send CONNECT later and take over the session of a newer
@@ -261,6 +274,11 @@ class Link:
     def _on_more_to_write(self, *_: FromPaho) -> None:
         self._loop.call_soon(self._write)
 
+    def _on_all_written(self, *_: FromPaho) -> None:
+        if self._writing and self._socket is not None:
+            self._writing = False
+            self._loop.remove_writer(self._socket.fileno())
+
     def _write(self) -> None:
         """Send what paho has queued, and what the socket does not take as soon as it will."""
         try:
@@ -268,6 +286,7 @@ class Link:
         except Exception as error:  # noqa: BLE001 - as aiomqtt: whatever it is, the link is done
             self.abandon(f"the connection was cut ({error})")
         if self._socket is not None and self._paho.want_write() and (handle := self._socket.fileno()) >= 0:
+            self._writing = True
             self._loop.add_writer(handle, self._write)
 
     def drain(self) -> list[tuple[int, Message]]:
@@ -330,6 +349,7 @@ class Link:
         else:
             # aiomqtt's goes through the door for other threads; from here on only the event loop sends.
             self._paho.on_socket_register_write = self._on_more_to_write
+            self._paho.on_socket_unregister_write = self._on_all_written
             self._their_connect(*answer)
 
     def _on_disconnect(self, *farewell: FromPaho) -> None:

@@ -9,6 +9,9 @@ from typing import Any, Final, NamedTuple
 _BUFFER: Final = 256 * 1024
 """Bytes read at once: a 100 kB chunk takes one call, and others get their turn within a fraction of a millisecond."""
 
+_IDLE_BUFFER: Final = 8 * 1024
+"""Bytes read at once while little comes: a fleet's sessions wait most of the time, each with its buffer."""
+
 _LENGTH_BYTES: Final = 4
 """Most bytes of a packet's remaining length (MQTT 5, section 1.5.5)."""
 
@@ -33,9 +36,9 @@ class ReadAhead:
         self._raw: socket.socket = sock if self._direct else sock._socket  # noqa: SLF001 - paho's wrapper hides it
         self._raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._largest = largest
-        self._buffer = memoryview(bytearray(_BUFFER))
+        self._buffer = memoryview(bytearray(_IDLE_BUFFER))
         self._start = self._stop = 0
-        self._wanted = 0
+        self._wanted = self._came = 0
         self._filled = self._more = False
 
     def packet(self) -> Packet | None:
@@ -94,18 +97,26 @@ class ReadAhead:
         if count == 0:
             raise ConnectionError("closed by the other side")
         self._stop += count
-        self._filled = True
+        self._came, self._filled = count, True
 
     def _make_room(self) -> None:
         """Move what is left to the front of a buffer that takes the packet that it begins."""
-        left = self._buffer[self._start : self._stop]
-        if not left:
-            self._start = self._stop = 0
-        elif self._start + self._wanted > len(self._buffer):
-            if self._wanted > len(self._buffer):
-                self._buffer = memoryview(bytearray(self._wanted + _BUFFER))
-            self._buffer[: len(left)] = left
-            self._start, self._stop = 0, len(left)
+        left, size = self._buffer[self._start : self._stop], self._room()
+        if size != len(self._buffer):
+            self._buffer = memoryview(bytearray(size))
+        elif left and self._start + self._wanted <= size:
+            return
+        self._buffer[: len(left)] = left
+        self._start, self._stop = 0, len(left)
+
+    def _room(self) -> int:
+        """Return how long the buffer is to be: as long as the packet wants it, large while much comes, else small."""
+        size = len(self._buffer)
+        if self._wanted > size:
+            return self._wanted + _BUFFER
+        if self._came >= _IDLE_BUFFER // 2:
+            return max(size, _BUFFER)
+        return size if self._start < self._stop else _IDLE_BUFFER
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """Send what the kernel takes of `data`; return how much that was.

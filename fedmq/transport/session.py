@@ -28,9 +28,9 @@ class Session:
 
     on_connected(connection): subscribe and publish what must be there, through the connection that is given; `publish`
     of the session waits until this has returned.
-    on_messages(batch): called with one batch after the other, never two at a time. A batch is acknowledged when the
-    call has returned. It may `publish`, and wait for a new connection in doing so; a batch whose own connection broke
-    meanwhile comes again after the call has returned.
+    on_messages(batch): called with one batch after the other, never two at a time; it may be an ordinary function where
+    it waits for nothing. A batch is acknowledged when the call has returned. It may `publish`, and wait for a new
+    connection in doing so; a batch whose own connection broke meanwhile comes again after the call has returned.
     on_lost(error): called for each connection that broke or could not be made.
 
     An exception of theirs ends `run`; but a TransportError counts as a broken connection. `random` and `sleep` are
@@ -43,7 +43,7 @@ class Session:
         profile: Profile,
         *,
         on_connected: Callable[[Connection], Coroutine[Any, Any, None]],
-        on_messages: Callable[[Sequence[Message]], Coroutine[Any, Any, None]],
+        on_messages: Callable[[Sequence[Message]], Coroutine[Any, Any, None] | None],
         on_lost: Callable[[TransportError], None] | None = None,
         random: Random,
         backoff: Backoff | None = None,
@@ -177,8 +177,9 @@ class Session:
             await self._greet(connection)
             while True:
                 await self._batch_done(connection)
-                batch = await connection.receive()
-                self._batch = connection, asyncio.create_task(self._on_messages(batch))
+                work = self._on_messages(await connection.receive())
+                if work is not None:
+                    self._batch = connection, asyncio.create_task(work)
         finally:
             self._drop(connection)
             await connection.close()

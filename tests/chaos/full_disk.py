@@ -132,7 +132,7 @@ async def full(disk: Path, running: Fleet, trained: asyncio.Barrier, seen: Pause
 def pending(running: Fleet) -> int:
     """Return how many journals of closed rounds still have to give their space back."""
     assert running.aggregator is not None
-    return len(running.aggregator._closed)
+    return running.aggregator._books.unemptied
 
 
 async def next_receipt(running: Fleet, began: float) -> float:

@@ -19,6 +19,7 @@ import fedmq.store.checkpoint
 import fedmq.store.files
 import fedmq.store.journal
 from fedmq.aggregator.aggregator import Aggregator
+from fedmq.aggregator.books import Books
 from fedmq.device.keepsakes import _Shelf
 from fedmq.device.kept import Change
 from fedmq.device.sending import Sending
@@ -36,6 +37,7 @@ from tests.scenarios import mutants as round_mutants
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fedmq.aggregator.publication import Publication
     from fedmq.protocol import coordination as co
     from fedmq.protocol import participation as pa
     from fedmq.protocol.ledger import Entry
@@ -183,29 +185,34 @@ def _receipt_before_commit() -> Iterator[None]:
 @contextmanager
 def _journal_emptied_first() -> Iterator[None]:
     """Empties the journal, and then writes the checkpoint that its round is counted in."""
-    save = Aggregator._save
+    save = Books.save
 
-    async def empty_and_save(self: Aggregator, state: State, weights: Weights | None = None) -> None:
+    async def empty_and_save(self: Books, state: State, weights: Weights | None = None) -> None:
         if weights is not None:
-            await self._retire_journal()
-            await self._empty_journals()
+            await self.retire_journal()
+            await self.empty_journals()
         await save(self, state, weights)
 
-    with patch.object(Aggregator, "_save", empty_and_save):
+    with patch.object(Books, "save", empty_and_save):
         yield
 
 
 @contextmanager
 def _published_first() -> Iterator[None]:
     """Names the new model to the world, and then writes the checkpoint that it is in."""
-    save = Aggregator._save
+    finish, save = Aggregator._finish, Books.save
+    publications: dict[Books, Publication] = {}
 
-    async def publish_and_save(self: Aggregator, state: State, weights: Weights | None = None) -> None:
+    async def finish_and_note(self: Aggregator, effect: co.Finish) -> None:
+        publications[self._books] = self._publication
+        await finish(self, effect)
+
+    async def publish_and_save(self: Books, state: State, weights: Weights | None = None) -> None:
         if weights is not None:
-            await self._publication.put_manifest()
+            await publications[self].put_manifest()
         await save(self, state, weights)
 
-    with patch.object(Aggregator, "_save", publish_and_save):
+    with patch.object(Aggregator, "_finish", finish_and_note), patch.object(Books, "save", publish_and_save):
         yield
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
+from fedmq.aggregator.aggregator import REFRESH_S
 from fedmq.aggregator.settings import Federation
 from fedmq.protocol.policy import Policy
 from fedmq.protocol.posting import RECEIPT_PAUSE_S
@@ -25,6 +26,8 @@ from tests.chaos.row import Row
 DEVICES: Final = 3_000
 DEPTH: Final = 1_000
 """mosquitto's default for `max_queued_messages`."""
+BATCH: Final = 100
+"""Devices that connect at a time."""
 QUICK_DEVICES: Final = 150
 QUICK_DEPTH: Final = 30
 QUICK_PAUSE_S: Final = 1.0
@@ -47,7 +50,10 @@ class Flood:
 async def run(*, quick: bool, seed: int) -> Row:
     """Flood the queue, bring the aggregator back, count."""
     devices, depth = (QUICK_DEVICES, QUICK_DEPTH) if quick else (DEVICES, DEPTH)
-    with patch("fedmq.protocol.posting.RECEIPT_PAUSE_S", QUICK_PAUSE_S if quick else RECEIPT_PAUSE_S):
+    with (
+        patch("fedmq.protocol.posting.RECEIPT_PAUSE_S", QUICK_PAUSE_S if quick else RECEIPT_PAUSE_S),
+        patch("fedmq.aggregator.aggregator.REFRESH_S", QUICK_PAUSE_S if quick else REFRESH_S),
+    ):
         seen = await flood(devices, depth)
     return Row(
         promise="silent drops repaired: what the broker acknowledged and threw away is sent again",
@@ -79,11 +85,10 @@ async def flood(devices: int, depth: int, patience_s: float = PATIENCE_S) -> Flo
         ):
             running.pause = (barrier := asyncio.Barrier(devices + 1)).wait
             running.start_aggregator()
-            batch = max(1, min(100, depth // 2))
-            for first in range(0, devices, batch):  # more births at once would not fit the queue either
-                for name in names(devices)[first : first + batch]:
+            for first in range(0, devices, BATCH):
+                for name in names(devices)[first : first + BATCH]:
                     running.start_device(name)
-                await running.until(lambda: running.present == len(running.devices), patience_s, "all births")
+                await running.until(lambda: running.linked == len(running.devices), patience_s, "every link")
             await running.until(lambda: barrier.n_waiting == devices, patience_s, "a task for all")
             await running.kill("aggregator")
             await barrier.wait()

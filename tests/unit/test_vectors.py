@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from fedmq.vectors import Layout, Variable, fingerprint, is_plain
+from fedmq.vectors import Layout, Variable, fingerprint, is_finite, is_plain
 
 VECTOR = np.array([1.0, -0.0, np.nan, 1e-40], np.float32)
 
@@ -39,3 +39,14 @@ def test_trainable_spans_are_the_longest_runs() -> None:
     )
     assert layout.trainable_spans == (slice(0, 5), slice(6, 10))
     assert Layout((Variable("mean", (1,), "statistic"),)).trainable_spans == ()
+
+
+def test_one_number_that_is_not_finite_is_seen_and_large_ones_are_none() -> None:
+    for bad in (np.nan, np.inf, -np.inf):
+        vector = np.ones(1000, np.float32)
+        vector[777] = bad
+        assert not is_finite(vector)
+    largest = np.full(1000, np.finfo(np.float32).max, np.float32)  # whose squares overflow
+    assert is_finite(largest)
+    assert is_finite(-largest)
+    assert is_finite(np.zeros(0, np.float32))

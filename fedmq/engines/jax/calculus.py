@@ -27,6 +27,10 @@ class JaxCalculus:
         compiled: Callable[[Nest, Nest], Nest] = jax.jit(jax.vmap(function, in_axes=(None, 0)))
         return compiled
 
+    def taken(self, array: Tensor, rows: Tensor) -> Tensor:
+        """Gather: what `jax.numpy.take` does about rows that are not there would be done again for each patch."""
+        return array.at[rows].get(mode="promise_in_bounds")
+
     def put(self, array: Any) -> Tensor:  # noqa: ANN401  # any array
         """Return it on the device."""
         return jax.numpy.asarray(array)

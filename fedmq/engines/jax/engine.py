@@ -11,6 +11,7 @@ from fedmq.engines.keras import first_model
 from fedmq.engines.stacking.checks import check_stackable
 from fedmq.engines.stacking.convolutions import as_products
 from fedmq.engines.stacking.engine import Shape, StackingEngine
+from fedmq.engines.stacking.pooling import as_comparisons
 from fedmq.trainers.settings import refuse_unknown, whole
 
 if TYPE_CHECKING:
@@ -37,4 +38,5 @@ def from_module(module: str, supplies: Mapping[str, Supply], options: Mapping[st
     model = first_model(module, options)
     check_stackable(model, "jax")
     as_products(model)
+    as_comparisons(model)
     return StackingEngine(NAME, model, supplies, JaxCalculus(), shape)

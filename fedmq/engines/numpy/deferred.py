@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fedmq.engines.steps import Steps
     from fedmq.vectors import Layout, Vector
 
 Stack: TypeAlias = NDArray[np.float32]
@@ -34,52 +33,68 @@ _SHARE: Final = 8
 """A block has at most one example for each so many inputs: with more, inner products would cost more than they save."""
 
 
+_WORTH: Final = 16
+"""A number of the kernel left alone for a step is worth so many of those that inner products take: as measured."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batches:
-    """The examples of all steps in order: `x` has shape (devices, steps * batch, inputs), zero where nothing is.
+    """The examples of all steps: of each device's `xs` those in `rows`, of shape (devices, steps, batch).
 
-    `y` and `mask` have shape (devices, steps, batch).
+    `y` and `mask` have the shape of `rows`.
     """
 
-    x: Stack
+    xs: Sequence[Stack]
+    rows: NDArray[np.int64]
     y: NDArray[np.int64]
     mask: Stack
 
     @classmethod
-    def of(cls, xs: Sequence[Stack], ys: Sequence[NDArray[np.int64]], steps: Steps) -> Batches:
-        """Gather every device's rows out of its examples."""
-        devices, _, width = steps.rows.shape
-        places = steps.rows.reshape(devices, -1)
-        x = np.stack([own[rows] for own, rows in zip(xs, places, strict=True)])
-        x[steps.mask.reshape(devices, -1) == 0] = 0
-        y = np.stack([own[rows] for own, rows in zip(ys, places, strict=True)])
-        return cls(x, y.reshape(devices, -1, width), steps.mask)
+    def of(
+        cls, xs: Sequence[Stack], ys: Sequence[NDArray[np.int64]], rows: NDArray[np.int64], mask: Stack
+    ) -> Batches:
+        """Take every device's examples, and the order in which it goes through them."""
+        return cls(xs, rows, np.stack([own[some] for own, some in zip(ys, rows, strict=True)]), mask)
 
-    def blocks(self) -> Iterator[tuple[int, int]]:
-        """Yield the first step of each block, and the one behind its last."""
+    @property
+    def inputs(self) -> int:
+        """How many numbers an example has."""
+        return int(self.xs[0].shape[1])
+
+    def blocks(self, outputs: int) -> Iterator[tuple[int, int]]:
+        """Yield the first step of each block, and the one behind its last; for a kernel with so many outputs."""
         _, steps, width = self.mask.shape
-        length = max(1, self.x.shape[2] // _SHARE // width)
+        length = max(1, min(self.inputs // _SHARE, _WORTH * outputs // width) // width)
         edges = [*range(0, steps, length), steps]
         yield from itertools.pairwise(edges)
 
+    def gather(self, device: int, first: int, end: int, out: Stack) -> None:
+        """Write the examples of these steps to `out`, one behind the other, and zeros where there are none."""
+        self.xs[device].take(self.rows[device, first:end].reshape(-1), axis=0, out=out, mode="clip")
+        mask = self.mask[device, first:end]
+        if not mask.all():
+            out[mask.reshape(-1) == 0] = 0
+
 
 class DeferredDescent:
-    """Weights of several devices on their way down: `vectors`, one for each."""
+    """Weights of several devices on their way down from `models`: `vectors`, one row for each."""
 
     def __init__(self, layout: Layout, models: Sequence[Vector]) -> None:
-        self.vectors = [model.astype(np.float32) for model in models]
-        arrays = [layout.unpack(vector) for vector in self.vectors]
+        # One array for all: the system hands memory out in large pages then, and each small one would be a fault.
+        self.vectors = np.empty((len(models), layout.size), np.float32)
+        arrays = [layout.unpack(np.asarray(model, np.float32)) for model in models]
+        self._targets = [layout.unpack(vector) for vector in self.vectors]
         self._wide = [own[0] for own in arrays]
-        self._arrays = arrays
+        """The first kernels as they stand: the models' own until the first block is done."""
         stacks = [np.stack(several) for several in itertools.islice(zip(*arrays, strict=True), 1, None)]
         self._biases, self._kernels = stacks[::2], stacks[1::2]
 
     def run(self, batches: Batches, rate: np.float32) -> NDArray[np.float64]:
         """Take all steps; return sums of losses and counts of right answers, of shape (devices, steps, 2)."""
         told = np.zeros((*batches.mask.shape[:2], 2))
-        for first, end in batches.blocks():
+        for first, end in batches.blocks(self._biases[0].shape[1]):
             self._block(batches, first, end, rate, told)
-        for k, own in enumerate(self._arrays):
+        for k, own in enumerate(self._targets):
             for place, stack in enumerate(_woven(self._biases, self._kernels)):
                 own[place + 1][...] = stack[k]
         return told
@@ -89,22 +104,33 @@ class DeferredDescent:
     ) -> None:
         """Take the steps from `first` to before `end`, then move the widest layer."""
         devices, _, width = batches.mask.shape
-        x = batches.x[:, first * width : end * width]
-        inner = x @ x.transpose(0, 2, 1)
-        answers = np.empty((devices, x.shape[1], self._biases[0].shape[1]), np.float32)
+        rows = (end - first) * width
+        x = np.empty((devices, rows, batches.inputs), np.float32)
+        inner = np.empty((devices, rows, rows), np.float32)
+        answers = np.empty((devices, rows, self._biases[0].shape[1]), np.float32)
         for k, kernel in enumerate(self._wide):
+            batches.gather(k, first, end, x[k])
+            if end - first > 1:
+                np.matmul(x[k], x[k].T, out=inner[k])
             np.matmul(x[k], kernel, out=answers[k])
         errors = np.empty_like(answers)
         for step in range(first, end):
-            rows = slice((step - first) * width, (step - first + 1) * width)
-            before = slice(0, rows.start)
-            if rows.start:
-                answers[:, rows] -= inner[:, rows, before] @ errors[:, before]
-            told[:, step], errors[:, rows] = self._step(
-                answers[:, rows], batches.y[:, step], batches.mask[:, step], rate
+            now = slice((step - first) * width, (step - first + 1) * width)
+            before = slice(0, now.start)
+            if now.start:
+                answers[:, now] -= inner[:, now, before] @ errors[:, before]
+            told[:, step], errors[:, now] = self._step(
+                answers[:, now], batches.y[:, step], batches.mask[:, step], rate
             )
-        for k, kernel in enumerate(self._wide):
-            np.subtract(kernel, x[k].T @ errors[k], out=kernel)
+        self._move(x, errors)
+
+    def _move(self, x: Stack, errors: Stack) -> None:
+        """Move the widest layer."""
+        move = np.empty_like(self._wide[0])
+        for k, target in enumerate(self._targets):
+            np.matmul(x[k].T, errors[k], out=move)
+            np.subtract(self._wide[k], move, out=target[0])
+            self._wide[k] = target[0]
 
     def _step(
         self, scores: Stack, labels: NDArray[np.int64], mask: Stack, rate: np.float32

@@ -12,8 +12,9 @@ from fedmq.engines.front import cores
 from fedmq.engines.numpy.blas import one_thread
 from fedmq.engines.numpy.deferred import Batches, DeferredDescent
 from fedmq.engines.numpy.models import read_apart
-from fedmq.engines.steps import Steps, alike, rounded, stacked
+from fedmq.engines.steps import Steps, alike, picked, rounded
 from fedmq.errors import ConfigError
+from fedmq.trainers.batches import Schedule
 from fedmq.trainers.module import load_user_module
 from fedmq.trainers.numpy import Mlp, NumpyTrainer, trainer_options, trainer_pair
 from fedmq.trainers.settings import finite, refuse_unknown
@@ -83,34 +84,41 @@ class NumpyEngine:
         pull = job.pulled
         if trainer.momentum or pull.linear is not None or pull.strength:
             return None
-        steps = Steps.of(job, trainer.examples)
-        return job.chosen, rounded(len(steps.rows)), steps.rows.shape[1]
+        schedule = Schedule(job.count(trainer.examples), job.chosen)
+        return job.chosen, rounded(schedule.steps), schedule.width
 
     def _together(self, jobs: Sequence[Job]) -> list[Trained]:
         if self._kind(jobs[0]) is None:
             return [self._alone(job) for job in jobs]
-        own = [Steps.of(job, self.examples(job.device)) for job in jobs]
-        length = rounded(len(own[0].rows))
-        steps = stacked([each.padded(length, each.rows.shape[1]) for each in own])
         trainers = [self._trainers[job.device] for job in jobs]
+        counts = [job.count(trainer.examples) for job, trainer in zip(jobs, trainers, strict=True)]
+        steps = Steps.of(jobs, counts, length=rounded(Schedule(counts[0], jobs[0].chosen).steps))
         rate = trainers[0].chosen_rate(jobs[0].chosen)
         with np.errstate(all="ignore"):  # a training that diverges is reported as it is
-            batches = Batches.of([t.x for t in trainers], [t.y for t in trainers], steps)
+            batches = Batches.of(
+                [t.x for t in trainers], [t.y for t in trainers], picked(jobs, steps.rows), steps.mask
+            )
             descent = DeferredDescent(trainers[0].layout, [job.model for job in jobs])
             told = descent.run(batches, np.float32(rate))
-        figures = _means(told, steps)
         return [
-            self._trained(job, vector, steps, figures)
-            for job, vector, steps, figures in zip(jobs, descent.vectors, own, figures, strict=True)
+            self._trained(job, vector, count, figures)
+            for job, vector, count, figures in zip(
+                jobs, descent.vectors, steps.counts(), _means(told, steps), strict=True
+            )
         ]
 
     def _alone(self, job: Job) -> Trained:
-        return self._trainers[job.device].train(job.model, job.settings, seed=job.seed, pull=job.pull)
+        trainer = self._trainers[job.device]
+        if job.rows is not None:
+            job.count(trainer.examples)
+            trainer = trainer.picked(job.rows)
+        return trainer.train(job.model, job.settings, seed=job.seed, pull=job.pull)
 
-    def _trained(self, job: Job, vector: Vector, steps: Steps, figures: Mapping[str, float]) -> Trained:
-        trainer, count = self._trainers[job.device], len(steps.rows)
+    def _trained(self, job: Job, vector: Vector, steps: int, figures: Mapping[str, float]) -> Trained:
+        trainer = self._trainers[job.device]
         metrics = {**trainer.evaluate(job.model), **figures}
-        return Trained(vector, trainer.examples, count, finite(metrics), trainer.reach(job.chosen, count))
+        reach = trainer.reach(job.chosen, steps)
+        return Trained(vector, job.count(trainer.examples), steps, finite(metrics), reach)
 
 
 def from_module(module: str, supplies: Mapping[str, Supply], options: Mapping[str, Any]) -> NumpyEngine:

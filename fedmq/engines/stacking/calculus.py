@@ -26,5 +26,8 @@ class Calculus(Protocol):
     def stacked(self, function: Callable[[Nest, Nest], Nest]) -> Callable[[Nest, Nest], Nest]:
         """Return ``function(shared, own)`` compiled, and mapped over the first dimension of all that is in `own`."""
 
+    def taken(self, array: Tensor, rows: Tensor) -> Tensor:
+        """Return these rows of an array that has them all: there is no need to look whether it does."""
+
     def put(self, array: NDArray[Any]) -> Tensor:
         """Return an array where the backend computes."""

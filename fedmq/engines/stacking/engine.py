@@ -14,7 +14,7 @@ from fedmq.device.interface import Trained
 from fedmq.engines.stacking.checks import classes_of, shows_padding
 from fedmq.engines.stacking.holdings import Holdings, shares_of
 from fedmq.engines.stacking.network import StackedNetwork
-from fedmq.engines.steps import Steps, alike, rounded, stacked
+from fedmq.engines.steps import Steps, alike, picked, rounded
 from fedmq.errors import ConfigError, FedmqError
 from fedmq.trainers.batches import Schedule
 from fedmq.trainers.module import first_line
@@ -124,51 +124,57 @@ class StackingEngine:
 
     def _kind(self, job: Job) -> Hashable:
         """Return what must be the same to be stacked; where padding would show, the number of examples is."""
-        rows = self._train.rows[job.device]
-        if self._train.is_large(job.device):
+        rows = self._count(job)
+        if self._train.is_large(rows):
             return job.device, job.seed, id(job)
         if not self._padded:
             return job.chosen, _pulls(job), rows
         length = Schedule(rows, job.chosen).steps
         return job.chosen, _pulls(job), rounded(length), self._width(job)
 
+    def _count(self, job: Job) -> int:
+        return job.count(self._train.rows[job.device])
+
     def _width(self, job: Job) -> int:
         """Return how many rows wide the batches are: of few widths in all, since each is compiled for itself."""
-        rows, batch = self._train.rows[job.device], job.chosen.batch_size
+        rows, batch = self._count(job), job.chosen.batch_size
         return min(batch, max(_NARROW, rounded(rows))) if self._padded else min(batch, rows)
 
     def _together(self, jobs: Sequence[Job]) -> list[Trained]:
-        own = [Steps.of(job, self._train.rows[job.device]) for job in jobs]
         told = self._looked([job.device for job in jobs], [job.model for job in jobs])
-        room = 1 if self._train.is_large(jobs[0].device) else self.stack
-        state = self._descended(_filled(jobs, room), _filled(own, room), len(jobs))
+        room = 1 if self._train.is_large(self._count(jobs[0])) else self.stack
+        state = self._descended(_filled(jobs, room), len(jobs))
         vectors = np.array(self._network.leave((), _without_figures(state)))
         figures = keras.tree.map_structure(np.asarray, state["told"])
         return [
-            self._trained(job, vectors[k], len(own[k].rows), told[k], self._network.figures(figures, k))
+            self._trained(job, vectors[k], told[k], self._network.figures(figures, k))
             for k, job in enumerate(jobs)
         ]
 
     def _trained(
-        self, job: Job, vector: Vector, steps: int, held: Mapping[str, float], figures: Mapping[str, float]
+        self, job: Job, vector: Vector, held: Mapping[str, float], figures: Mapping[str, float]
     ) -> Trained:
+        rows = self._count(job)
+        steps = Schedule(rows, job.chosen).steps
         metrics = {**held, **{f"train_{name}": value for name, value in _plain(figures).items()}}
         reach = self._network.optimizer.reach(job.chosen.learning_rate, steps)
-        return Trained(vector, self._train.rows[job.device], steps, finite(metrics), reach)
+        return Trained(vector, rows, steps, finite(metrics), reach)
 
-    def _descended(self, jobs: Sequence[Job], own: Sequence[Steps], real: int) -> Nest:
+    def _descended(self, jobs: Sequence[Job], real: int) -> Nest:
         """Take every step of the stacked jobs, of which those from `real` on only fill the stack; return the state."""
         network = self._network
-        steps = stacked([each.padded(len(each.rows), self._width(jobs[0])) for each in own])
+        counts = [self._count(job) for job in jobs]
+        steps = Steps.of(jobs, counts, width=self._width(jobs[0]))
         steps.taken[real:] = False
         rate = np.float32(network.optimizer.chosen_rate(jobs[0].chosen.learning_rate))
         begins = np.asarray([self._train.begins[job.device] for job in jobs])
+        rows = begins[:, None, None] + picked(jobs, steps.rows)
         models = np.stack([job.model for job in jobs]).astype(np.float32, copy=False)
         seeds = np.stack([network.seeds(job.seed) for job in jobs]).astype(np.int32)
         state = network.enter((), (models, seeds, np.full(len(jobs), rate)))
         pull = _stacked_pull(jobs, models) if _pulls(jobs[0]) else None
         for number in range(steps.rows.shape[1]):
-            batch = _batch(steps, number, begins, rate, exact=not self._padded)
+            batch = _batch(steps, rows[:, number], number, rate, exact=not self._padded)
             own_parts = (state, batch) if pull is None else (state, batch, pull)
             step = network.step if pull is None else network.pulled_step
             state = step(self._train.parts, own_parts)
@@ -191,7 +197,7 @@ class StackingEngine:
         """Yield stacks of places: of shares of any size, or of one size where padding would show."""
         groups = defaultdict[Hashable, list[int]](list)
         for place, device in zip(places, devices, strict=True):
-            kind = device if held.is_large(device) else 0 if self._padded else held.rows[device]
+            kind = device if held.is_large(held.rows[device]) else 0 if self._padded else held.rows[device]
             groups[kind].append(place)
         for group in groups.values():
             for start in range(0, len(group), self.stack):
@@ -200,7 +206,7 @@ class StackingEngine:
     def _looked_at_once(
         self, held: Holdings, devices: Sequence[str], models: Sequence[Vector]
     ) -> list[dict[str, float]]:
-        room = len(devices) if held.is_large(devices[0]) else self.stack
+        room = len(devices) if held.is_large(held.rows[devices[0]]) else self.stack
         filled, vectors = (
             _filled(devices, room),
             np.stack(_filled(models, room)).astype(np.float32, copy=False),
@@ -225,12 +231,12 @@ def _filled(some: Sequence[_Any], room: int) -> list[_Any]:
     return [*some, *[some[0]] * (room - len(some))]
 
 
-def _batch(steps: Steps, number: int, begins: NDArray[np.int64], rate: np.float32, *, exact: bool) -> Nest:
-    """Return what a step is told of each device; `exact` leaves out the places that nobody takes."""
+def _batch(steps: Steps, rows: NDArray[np.int64], number: int, rate: np.float32, *, exact: bool) -> Nest:
+    """Return what a step is told of each device: `rows` of all; `exact` leaves out the places that nobody takes."""
     mask, taken = steps.mask[:, number], steps.taken[:, number]
     width = int(mask[0].sum()) if exact else mask.shape[1]
     return {
-        "rows": (begins[:, None] + steps.rows[:, number, :width]).astype(np.int32),
+        "rows": rows[:, :width].astype(np.int32),
         "mask": np.ascontiguousarray(mask[:, :width]),
         "taken": taken,
         "rate": np.where(taken, rate, np.float32(0)),

@@ -31,9 +31,9 @@ class Holdings:
         """How many rows a device has: the median."""
         return int(np.median(list(self.rows.values())))
 
-    def is_large(self, device: str) -> bool:
-        """Tell a share so much larger than the others that nobody could keep step with it in a stack."""
-        return self.rows[device] >= _LARGE * self.usual
+    def is_large(self, rows: int) -> bool:
+        """Tell a share so much larger than the usual one that nobody could keep step with it in a stack."""
+        return rows >= _LARGE * self.usual
 
     @classmethod
     def of(cls, shares: Mapping[str, Share], put: Callable[[Any], Any]) -> Holdings:

@@ -116,7 +116,7 @@ class StackedNetwork:
         return self._moved(shared, state, batch, add)
 
     def _moved(self, shared: Nest, state: Nest, batch: Nest, pull: Any) -> Nest:  # noqa: ANN401  # a function of slopes
-        examples = _taken(shared, batch["rows"])
+        examples = self._taken(shared, batch["rows"])
         (loss, scores, rest), slopes = self._calculus.slopes(
             lambda weights: self._loss(weights, state["rest"], examples, batch["mask"], training=True),
             state["weights"],
@@ -138,11 +138,14 @@ class StackedNetwork:
     def _look(self, shared: Nest, own: Nest) -> Nest:
         """Return the state with the figures of one batch, tested and not trained on, added."""
         state, batch = own
-        examples = _taken(shared, batch["rows"])
+        examples = self._taken(shared, batch["rows"])
         _, (loss, scores, _) = self._loss(
             state["weights"], state["rest"], examples, batch["mask"], training=False
         )
         return {**state, "told": self._told(state["told"], loss, examples, scores, batch)}
+
+    def _taken(self, parts: Nest, rows: Tensor) -> Nest:
+        return keras.tree.map_structure(lambda array: self._calculus.taken(array, rows), parts)
 
     def _loss(
         self, weights: Nest, rest: Nest, examples: tuple[Nest, ...], mask: Tensor, *, training: bool
@@ -227,10 +230,6 @@ def _numpy(variable: Any) -> NDArray[Any]:  # noqa: ANN401  # as above
 
 def _label(examples: tuple[Nest, ...]) -> Nest:
     return examples[1] if len(examples) > 1 else None
-
-
-def _taken(parts: Nest, rows: Tensor) -> Nest:
-    return keras.tree.map_structure(lambda array: ops.take(array, rows, axis=0), parts)
 
 
 def _where(chosen: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:

@@ -44,6 +44,10 @@ class TensorFlowCalculus:
         compiled: Callable[[Nest, Nest], Nest] = tf.function(mapped, autograph=False)
         return compiled
 
+    def taken(self, array: Tensor, rows: Tensor) -> Tensor:
+        """Gather."""
+        return tf.gather(array, rows)
+
     def put(self, array: Any) -> Tensor:  # noqa: ANN401  # TensorFlow has no types
         """Return a tensor of it."""
         return tf.constant(array)

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from fedmq.device.interface import Trained
-from fedmq.errors import ConfigError
+from fedmq.errors import ConfigError, MisuseError
 from fedmq.trainers.keras.runtime import ENGINE
-from fedmq.trainers.keras.sources import Source, source
+from fedmq.trainers.keras.sources import InMemory, Source, source
 from fedmq.trainers.keras.trainer import KerasEngine, plain
 from fedmq.trainers.settings import finite
 
@@ -77,7 +77,7 @@ class LanesEngine:
             network.save(model, network.initial_personal, path)
 
     def _one(self, job: Job) -> Trained:
-        data, chosen = self._train[job.device], job.chosen
+        data, chosen = self._data(job), job.chosen
         with self._lane() as network:
             metrics = self._looked(network, job.device, job.model)
             outcome = network.train(
@@ -92,6 +92,17 @@ class LanesEngine:
             reach = network.reach(chosen.learning_rate, steps)
         metrics |= {f"train_{name}": value for name, value in plain(outcome.figures).items()}
         return Trained(outcome.vector, data.rows, steps, finite(metrics), reach)
+
+    def _data(self, job: Job) -> Source:
+        data = self._train[job.device]
+        job.count(data.rows)
+        if job.rows is None:
+            return data
+        if not isinstance(data, InMemory):
+            raise MisuseError(
+                f"the examples of {job.device} are a stream, of which a job cannot name rows: give arrays"
+            )
+        return data.picked(job.rows)
 
     def _looked(self, network: Network, device: str, model: Vector) -> dict[str, float]:
         held = self._held.get(device)

@@ -8,19 +8,19 @@ that it holds, its outbox, and what an algorithm or a codec has it keep.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from fedmq.algorithms import told
-from fedmq.device.fetching import PATIENCE_S
 from fedmq.device.sending import ASK_FROM_BYTES
 from fedmq.errors import FedmqError
 from fedmq.protocol import participation as pa
 from fedmq.protocol.messages import Query
 from fedmq.protocol.participant import Participant, Phase
 from fedmq.protocol.spans import EVERYTHING, within
+from fedmq.simulate.virtual.alarms import Alarms
+from fedmq.simulate.virtual.fetching import Fetching
+from fedmq.simulate.virtual.link import Link
 from fedmq.simulate.virtual.school import Work
 from fedmq.trainers.settings import Settings
 from fedmq.wire.chunks import chunk_count, cut
@@ -28,79 +28,12 @@ from fedmq.wire.envelope import encode
 from fedmq.wire.limits import CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from fedmq.device.keepsakes import Keepsakes
-    from fedmq.device.outbox import Outbox
-    from fedmq.device.verdicts import Verdicts
-    from fedmq.protocol.frames import Step
     from fedmq.protocol.messages import Receipt, Task
-    from fedmq.simulate.virtual.aggregator import VirtualAggregator
-    from fedmq.simulate.virtual.clock import Clock, Timer
-    from fedmq.simulate.virtual.power import Power
-    from fedmq.simulate.virtual.roster import Roster
-    from fedmq.simulate.virtual.school import School
-    from fedmq.simulate.virtual.traffic import Traffic
-    from fedmq.vectors import Vector
-    from fedmq.worlds import Population
+    from fedmq.simulate.virtual.link import Deliver
+    from fedmq.simulate.virtual.surroundings import Surroundings
 
 NOTHING_LEFT: Final = 0
 """Bytes that the link of a device may carry whose battery is low: it takes no task up. What it has, it sends."""
-
-
-@dataclass(slots=True)
-class Locker:
-    """What a device keeps when it goes down, on its disk or in a memory that is not switched off."""
-
-    outbox: Outbox
-    keepsakes: Keepsakes
-    verdicts: Verdicts
-
-
-class Surroundings(Protocol):
-    """What a device finds around it."""
-
-    clock: Clock
-    population: Population
-    roster: Roster
-    school: School
-    power: Power
-    traffic: Traffic
-    aggregator: VirtualAggregator
-
-    def held(self, device: int) -> int:
-        """Return the version of the model that the device holds; 0 for none."""
-
-    def hold(self, device: int, version: int) -> None:
-        """Note that the device holds this version now."""
-
-    def locker(self, device: int) -> Locker:
-        """Return what the device keeps."""
-
-    def came(self, device: int) -> None:
-        """Hear that the device has announced itself."""
-
-    def went(self, device: int) -> None:
-        """Hear that the device, or its last will, has said good-bye."""
-
-    def idle(self, device: int) -> None:
-        """Hear that the device has nothing to do."""
-
-
-Deliver: TypeAlias = "Callable[[int, bytes], None]"
-"""Takes a payload that has arrived, with its number among those of one transfer."""
-
-
-@dataclass(slots=True)
-class Transfer:
-    """Bytes on their way over a device's link: down, or up, as `payloads` that are delivered one by one."""
-
-    began: float
-    seconds: float
-    nbytes: int
-    payloads: Sequence[bytes] = ()
-    deliver: Deliver | None = None
-    timer: Timer | None = None
 
 
 class ActiveDevice:
@@ -114,12 +47,11 @@ class ActiveDevice:
         self._layout = around.roster.first().layout.digest
         self._machine = self._make_machine()
         self._up = self._linked = False
-        self._transfers: dict[object, Transfer] = {}
-        self._timers: dict[str, Timer] = {}
-        self._bodies: set[Step] = set()
+        self._link = Link(number, around, self._cut)
+        self._alarms = Alarms(around.clock)
+        self._fetching = Fetching(number, around, self._link, self._alarms, self._happened)
         self._mail: list[Receipt] = []
-        self._model: Vector | None = None
-        self._retries = self._gone = False
+        self._gone = False
 
     def _make_machine(self) -> Participant:
         version = self._around.held(self.number)
@@ -130,13 +62,13 @@ class ActiveDevice:
 
     def wake(self) -> None:
         """Come up when the world lets it, now or later."""
-        if self._up or "up" in self._timers:
+        if self._up or "up" in self._alarms:
             return
         spell = self._around.population.spell(self.number, self._now)
         if spell.up:
             self._come_up(spell.until)
         else:
-            self._set("up", spell.until, self.wake)
+            self._alarms.set("up", spell.until, self.wake)
 
     @property
     def up(self) -> bool:
@@ -145,15 +77,15 @@ class ActiveDevice:
 
     def _come_up(self, until: float) -> None:
         self._up = True
-        self._set("down", until, self._go_down)
+        self._alarms.set("down", until, self._go_down)
         self._around.came(self.number)
         self._connect()
 
     def _go_down(self) -> None:
         """Sleep, or be switched off: then what is not on the disk is lost."""
-        goes_on = self._busy or "reconnect" in self._timers
+        goes_on = self._busy or "reconnect" in self._alarms
         self._disconnect()
-        self._cancel("reconnect")
+        self._alarms.cancel("reconnect")
         self._up = False
         self._around.went(self.number)
         if self._around.population.world.availability.forgets:
@@ -164,11 +96,9 @@ class ActiveDevice:
             self._rest()
 
     def _forget_all(self) -> None:
-        self._cancel("wake", "trained")
+        self._alarms.cancel("wake", "trained")
         self._around.school.withdraw(self.number)
-        self._around.hold(self.number, 0)
-        self._bodies.clear()
-        self._model, self._retries = None, False
+        self._fetching.forget()
         self._machine = self._make_machine()
 
     def _connect(self) -> None:
@@ -187,10 +117,8 @@ class ActiveDevice:
         if not self._linked:
             return
         self._linked = False
-        self._cancel("silence")
-        transfers, self._transfers = self._transfers, {}
-        for transfer in transfers.values():
-            self._broken(transfer)
+        self._fetching.stop()
+        self._link.drop_all()
         self._tell(pa.Disconnected())
 
     def _cut(self) -> None:
@@ -198,7 +126,7 @@ class ActiveDevice:
         self._around.traffic.cuts += 1
         self._disconnect()
         again = self._around.population.reconnected(self.number, self._now)
-        self._set("reconnect", again, self._reconnect)
+        self._alarms.set("reconnect", again, self._reconnect)
 
     def _reconnect(self) -> None:
         self._around.traffic.greeted()
@@ -221,7 +149,7 @@ class ActiveDevice:
         questions = list(verdicts.questions(newest, self._machine.outbox))
         verdicts.settle()
         for round_, update, question in questions:
-            self._upload(("question", update), [question], self._asking(round_))
+            self._link.send(("question", update), [question], self._asking(round_), self._rest)
 
     def receive(self, receipt: Receipt) -> None:
         """Take a receipt, or have the broker keep it until there is a link."""
@@ -247,8 +175,8 @@ class ActiveDevice:
     def _busy(self) -> bool:
         """Whether the device has something to do, or to send, or to wait for."""
         phase = self._machine.phase
-        under_way = phase in (Phase.FETCHING, Phase.TRAINING) or bool(self._transfers)
-        return under_way or self._retries or bool(self._machine.outbox)
+        under_way = phase in (Phase.FETCHING, Phase.TRAINING) or self._link.busy
+        return under_way or self._fetching.retries or bool(self._machine.outbox)
 
     def _tell(self, event: pa.ParticipantEvent) -> None:
         enough = bool(self._machine.outbox) or self._around.power.enough(self.number, self._now)
@@ -260,7 +188,7 @@ class ActiveDevice:
     def _carry_out(self, effect: pa.ParticipantEffect) -> None:
         match effect:
             case pa.Fetch():
-                self._fetch(effect)
+                self._fetching.begin(effect)
             case pa.Train(task):
                 self._train(task)
             case pa.Send():
@@ -268,74 +196,38 @@ class ActiveDevice:
             case pa.Forget():
                 self._forget(effect)
             case pa.Wake(at):
-                self._set("wake", at, self._elapsed)
+                self._alarms.set("wake", at, self._elapsed)
             case pa.Log() | pa.Retire():
                 pass
 
     def _elapsed(self) -> None:
-        self._tell(pa.Elapsed())
+        self._happened(pa.Elapsed())
+
+    def _happened(self, event: pa.ParticipantEvent) -> None:
+        """Tell the machine, and rest where that is all."""
+        self._tell(event)
         self._rest()
 
     def _rest(self) -> None:
         """Go to sleep where there is nothing to do."""
-        comes_back = "up" in self._timers or "reconnect" in self._timers
+        comes_back = "up" in self._alarms or "reconnect" in self._alarms
         if self._busy or self._mail or comes_back or self._gone:
             return
         self._gone = True
-        self._cancel(*list(self._timers))
+        self._alarms.cancel_all()
         self._around.idle(self.number)
-
-    # --- the model ----------------------------------------------------------------------------------------------------
-
-    def _fetch(self, effect: pa.Fetch) -> None:
-        self._cancel("silence")
-        self._drop("fetch")
-        self._retries = False
-        if effect.fresh:
-            self._around.hold(self.number, 0)
-        self._next_frame(effect, self._around.aggregator.models.get(effect.version))
-
-    def _next_frame(self, effect: pa.Fetch, model: Vector | None) -> None:
-        step = next((step for step in effect.steps if step not in self._bodies), None)
-        if step is None:
-            self._fetched(effect, model)
-            return
-        nbytes = self._around.aggregator.frame_bytes(step)
-        if nbytes is None or model is None:  # the federation has moved on: nothing comes
-            silence = partial(self._nothing_came, effect.version)
-            self._set("silence", self._now + PATIENCE_S, silence)
-            return
-        latency = self._around.population.world.link.latency_s
-        seconds = latency + self._around.population.download_s(self.number, nbytes)
-        done = partial(self._frame_came, effect, model, step)
-        self._transfer("fetch", Transfer(self._now, seconds, nbytes), done)
-
-    def _frame_came(self, effect: pa.Fetch, model: Vector, step: Step) -> None:
-        self._bodies.add(step)
-        self._next_frame(effect, model)
-
-    def _fetched(self, effect: pa.Fetch, model: Vector | None) -> None:
-        self._bodies.clear()
-        self._model = model
-        self._around.hold(self.number, effect.version)
-        self._tell(pa.Fetched(effect.version))
-        self._rest()
-
-    def _nothing_came(self, version: int) -> None:
-        self._retries = True
-        self._tell(pa.FetchFailed(version, f"no chunk came for {PATIENCE_S:.0f} s"))
-        self._rest()
 
     # --- training -----------------------------------------------------------------------------------------------------
 
     def _train(self, task: Task) -> None:
         around, number = self._around, self.number
         seconds = around.population.training_s(number, self._examples(task), task.round)
-        model = self._model if self._model is not None else around.aggregator.models[task.model]
+        fetched = self._fetching.model
+        model = fetched if fetched is not None else around.aggregator.models[task.model]
         around.school.enrol(Work(number, self._now, task, model, self.locker.keepsakes))
         forgets = around.population.world.availability.forgets
         end = self._now + seconds if forgets else around.population.worked(number, self._now, seconds)
-        self._set("trained", end, partial(self._trained, task, seconds))
+        self._alarms.set("trained", end, partial(self._trained, task, seconds))
 
     def _examples(self, task: Task) -> float:
         """Return how many examples the training goes through, each counted once an epoch."""
@@ -363,40 +255,27 @@ class ActiveDevice:
 
     def _send(self, effect: pa.Send) -> None:
         """Send the update, some chunks of it, or the question which ones; see `fedmq.device.sending`."""
-        self._drop(effect.update)
+        self._link.drop(effect.update)
         letter, body = self._machine.outbox.get(effect.update), self.locker.outbox.get(effect.update)
         if letter is None or body is None:
             return
-        aggregator, sent = self._around.aggregator, partial(self._sent, effect.update)
+        aggregator, sent = self._around.aggregator, partial(self._happened, pa.Sent(effect.update))
         count = chunk_count(len(body), CHUNK_BYTES)
         take = partial(aggregator.take, self.name, effect.round)
         if not effect.missing and len(body) >= ASK_FROM_BYTES:
             query = encode(Query(letter.run, effect.update, count, effect.question))
-            self._upload(effect.update, [query], self._asking(effect.round), sent)
+            self._link.send(effect.update, [query], self._asking(effect.round), sent)
         elif count == 1:
-            self._upload(effect.update, [body], lambda _, payload: take(None, payload), sent)
+            self._link.send(effect.update, [body], lambda _, payload: take(None, payload), sent)
         else:
             wanted = list(within(effect.missing or EVERYTHING, count))
             chunks = cut(body, letter.run, effect.update, CHUNK_BYTES, indexes=wanted)
             payloads = [encode(chunk) for chunk in chunks]
-            self._upload(effect.update, payloads, lambda at, payload: take(wanted[at], payload), sent)
+            self._link.send(effect.update, payloads, lambda at, payload: take(wanted[at], payload), sent)
 
     def _asking(self, round_: int) -> Deliver:
         ask = partial(self._around.aggregator.ask, self.name, round_)
         return lambda _, payload: ask(payload)
-
-    def _sent(self, update: bytes) -> None:
-        self._tell(pa.Sent(update))
-        self._rest()
-
-    def _upload(
-        self, key: object, payloads: Sequence[bytes], deliver: Deliver, done: Callable[[], None] | None = None
-    ) -> None:
-        nbytes = sum(map(len, payloads))
-        transfer = Transfer(
-            self._now, self._around.population.upload_s(self.number, nbytes), nbytes, payloads, deliver
-        )
-        self._transfer(key, transfer, done or self._rest)
 
     def _forget(self, effect: pa.Forget) -> None:
         verdicts = self.locker.verdicts
@@ -405,55 +284,3 @@ class ActiveDevice:
             self.locker.outbox.forget(effect.update)
         else:
             verdicts.judge(effect.update, effect.verdict)
-
-    # --- bytes on their way -------------------------------------------------------------------------------------------
-
-    def _transfer(self, key: object, transfer: Transfer, done: Callable[[], None]) -> None:
-        """Carry bytes, unless the link breaks before they are through."""
-        self._transfers[key] = transfer
-        end = self._now + transfer.seconds
-        cut_at = self._around.population.next_cut(self.number, self._now)
-        if cut_at < end:
-            transfer.timer = self._around.clock.at(cut_at, self._cut)
-        else:
-            transfer.timer = self._around.clock.at(end, partial(self._through, key, done))
-
-    def _through(self, key: object, done: Callable[[], None]) -> None:
-        self._count(self._transfers.pop(key), 1.0)
-        done()
-
-    def _drop(self, key: object) -> None:
-        transfer = self._transfers.pop(key, None)
-        if transfer is not None:
-            self._broken(transfer)
-
-    def _broken(self, transfer: Transfer) -> None:
-        if transfer.timer is not None:
-            transfer.timer.cancel()
-        self._count(transfer, (self._now - transfer.began) / transfer.seconds if transfer.seconds else 1.0)
-
-    def _count(self, transfer: Transfer, part: float) -> None:
-        """Count what went over the air of a transfer, all or a part of it, and deliver what came through whole."""
-        nbytes, up = math.floor(part * transfer.nbytes), transfer.deliver is not None
-        self._around.power.radioed(self.number, self._now, part * transfer.seconds)
-        self._around.traffic.carried(nbytes if up else 0, 0 if up else nbytes)
-        if transfer.deliver is not None:
-            for at, end in enumerate(accumulate(map(len, transfer.payloads))):
-                if end <= nbytes:
-                    transfer.deliver(at, transfer.payloads[at])
-
-    # --- timers -------------------------------------------------------------------------------------------------------
-
-    def _set(self, name: str, time: float, action: Callable[[], None]) -> None:
-        self._cancel(name)
-        self._timers[name] = self._around.clock.at(time, partial(self._ring, name, action))
-
-    def _ring(self, name: str, action: Callable[[], None]) -> None:
-        del self._timers[name]
-        action()
-
-    def _cancel(self, *names: str) -> None:
-        for name in names:
-            timer = self._timers.pop(name, None)
-            if timer is not None:
-                timer.cancel()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MINUTE_S = 60.0
 
-HEADING = "  round       when   accuracy    devices   in vain        up       down    this took"
+HEADING = "  round       when   accuracy    devices   in vain        up       down    this took   devices/s    memory"
 
 
 def play_virtual(settings: SimulationSettings, folder: Path, *, as_json: bool) -> None:
@@ -66,7 +66,8 @@ def line(row: VirtualRow, rounds: int) -> str:
     devices = f"{row.accepted:,}/{row.expected:,}"
     text = (
         f"{number:>7}   {spell_time(row.hours * HOUR_S):>8}   {accuracy:>8}  {devices:>9}   "
-        f"{row.late + row.dropped:>7,}   {size(row.bytes_up):>7}    {size(row.bytes_down):>7}   {row.wall_s:8.2f} s"
+        f"{row.late + row.dropped:>7,}   {size(row.bytes_up):>7}    {size(row.bytes_down):>7}   {row.wall_s:8.2f} s   "
+        f"{row.devices_s:9,.1f}   {size(row.memory_mb * 1e6):>7}"
     )
     remarks = [row.outcome] if row.outcome != "stepped" else []
     remarks += [f"{count} refused: {reason}" for reason, count in row.reasons.items()]

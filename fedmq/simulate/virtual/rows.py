@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from fedmq.simulate.memory import resident_mb
 from fedmq.simulate.runfolder import RoundRow
 
 if TYPE_CHECKING:
@@ -35,5 +36,8 @@ class VirtualRow(RoundRow):
     @classmethod
     def made(cls, report: Report, *, bytes_up: int, bytes_down: int, **figures: float) -> VirtualRow:
         """Make the row of a report, with the `figures` that it does not have."""
-        row = RoundRow.of(report, bytes_up, bytes_down)
-        return cls(**asdict(row), late=report.late, **figures)  # type: ignore[arg-type] # by their names
+        row = RoundRow.of(report, bytes_up, bytes_down, resident_mb())
+        wall_s = figures.get("wall_s", 0.0)  # of this machine, not of the world's clock
+        rate = round(report.accepted / wall_s, 1) if wall_s else 0.0
+        told = {**asdict(row), "devices_s": rate}
+        return cls(**told, late=report.late, **figures)  # type: ignore[arg-type] # by their names

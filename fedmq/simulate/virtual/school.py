@@ -15,7 +15,7 @@ import numpy as np
 from fedmq.device.outbox import MemoryOutbox, Stored
 from fedmq.device.training import Training
 from fedmq.errors import FedmqError
-from fedmq.simulate.virtual.roster import crafted_by
+from fedmq.simulate.virtual.drawn import flips
 from fedmq.worlds.chance import Chance
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fedmq.protocol.messages import Task
     from fedmq.simulate.virtual.roster import Roster
     from fedmq.vectors import Vector
-    from fedmq.worlds import Population
+    from fedmq.worlds import Attack, Population, World
 
 AT_ONCE: Final = 128
 """Trainings in one batch: so many devices' data are in memory at a time."""
@@ -132,3 +132,8 @@ def _named(task: Task, device: str) -> Callable[[int], bytes]:
     """Return what names the device's update for this task: the same in each run."""
     word = hashlib.sha256(task.run + task.round.to_bytes(8, "big") + b"update" + device.encode()).digest()
     return lambda nbytes: word[:nbytes]
+
+
+def crafted_by(world: World) -> Attack | None:
+    """Return the attack that makes up updates, where there is one."""
+    return None if world.attackers is None or flips(world) else world.attackers.attack

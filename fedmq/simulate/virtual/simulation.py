@@ -23,11 +23,12 @@ from fedmq.simulate.judging import Judge
 from fedmq.simulate.simulation import Outcome
 from fedmq.simulate.virtual.aggregator import VirtualAggregator
 from fedmq.simulate.virtual.clock import Clock
-from fedmq.simulate.virtual.device import ActiveDevice, Locker
+from fedmq.simulate.virtual.device import ActiveDevice
 from fedmq.simulate.virtual.power import Power
 from fedmq.simulate.virtual.roster import make_roster
 from fedmq.simulate.virtual.rows import VirtualRow
 from fedmq.simulate.virtual.school import School
+from fedmq.simulate.virtual.surroundings import Locker
 from fedmq.simulate.virtual.traffic import Traffic
 from fedmq.store.modelfile import StoredModel
 from fedmq.wire.envelope import encode

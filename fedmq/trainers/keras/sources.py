@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -52,6 +53,13 @@ class InMemory:
     def __init__(self, given: Share) -> None:
         self._examples = Examples.of(given.parts, given.rows)
         self.rows = given.rows
+        self._picked: Rows | None = None
+
+    def picked(self, rows: Rows) -> InMemory:
+        """Return these of them, to train on; the tensors are the same."""
+        other = copy.copy(self)
+        other.rows, other._picked = len(rows), rows  # noqa: SLF001  # its own
+        return other
 
     def steps(self, settings: Settings) -> int:
         """Return how many optimizer steps a round takes."""
@@ -62,7 +70,7 @@ class InMemory:
         schedule = Schedule(self.rows, settings)
         begin, orders, limits = Begin.ROUND, list[Rows](), list[int]()
         for order, limit in schedule.epochs(seed):
-            orders.append(order)
+            orders.append(order if self._picked is None else self._picked[order])
             limits.append(limit)
             if len(orders) * self.rows >= _ORDERED_AT_ONCE:
                 yield self._stretch(begin, orders, schedule.cuts, limits)

@@ -45,6 +45,10 @@ class Examples:
         parts = (*_inputs(x, description.x, what), _fit(y, description.y, what))
         return cls(parts, _weights(rest, found.rows, what), found.rows)
 
+    def picked(self, rows: Rows) -> Examples:
+        """Return these of them."""
+        return Examples(tuple(part[rows] for part in self.parts), self.weights[rows], len(rows))
+
     def batches(self, size: int) -> Iterator[Rows]:
         """Yield the numbers of all rows, in order, `size` at a time."""
         for begin in range(0, self.rows, size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from fedmq.descent import Pull
     from fedmq.device.interface import Setting
+    from fedmq.trainers.batches import Rows
     from fedmq.trainers.litert.model import Interpreter
     from fedmq.vectors import Layout, Vector
 
@@ -77,6 +79,12 @@ class LitertTrainer:
     def examples(self) -> int:
         """How many local examples it trains on."""
         return self._data.rows
+
+    def picked(self, rows: Rows) -> LitertTrainer:
+        """Return one that trains on these of the examples."""
+        other = copy.copy(self)
+        other._data = self._data.picked(rows)  # noqa: SLF001  # its own
+        return other
 
     def initial(self) -> Vector:
         """Return the weights that the model had when it was exported."""

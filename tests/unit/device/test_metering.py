@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fedmq.device import metering
 from fedmq.device.metering import DAY_S, FRAMING_BYTES, WRITES, LinkTable, Meter
-from fedmq.errors import ConfigError
+from fedmq.errors import ConfigError, StoreError
 from fedmq.protocol.quantities import ByteCount
 
 if TYPE_CHECKING:
@@ -122,3 +123,47 @@ def test_settings_that_say_nothing_are_refused() -> None:
         LinkTable(bytes_per_day=ByteCount(1000))
     with pytest.raises(ConfigError, match="bytes_per_day is 0"):
         LinkTable(metered=True, bytes_per_day=ByteCount(0))
+
+
+def test_a_count_that_cannot_be_written_holds_the_limited_link_up_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A device that is switched off meanwhile would not know what it has used."""
+    monkeypatch.setattr(metering, "DISK_PAUSE_S", 0.0)
+    meter = Meter(1_000_000, tmp_path / "traffic", clock=lambda: 0.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(metering, "write_whole", _full)
+        meter.count("topic", bytes(1000))
+        meter.count("topic", bytes(1000))
+        assert meter.left == 0
+        assert caplog.text.count("CRITICAL") == 1
+        meter.close()
+    used = meter.used
+    assert used > 2000
+    assert meter.left == 1_000_000 - used
+    assert int((tmp_path / "traffic").read_bytes().split()[1]) >= used
+
+
+def test_between_two_tries_a_disk_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def full(*_: object) -> None:
+        tries.append(1)
+        _full()
+
+    monkeypatch.setattr(metering, "write_whole", full)
+    meter = Meter(1_000_000, tmp_path / "traffic", clock=lambda: 0.0)
+    for _ in range(50):
+        meter.count("topic", bytes(1000))
+    assert len(tries) <= 2
+
+
+def test_a_link_without_a_limit_is_not_held_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metering, "write_whole", _full)
+    meter = Meter(None, tmp_path / "traffic", clock=lambda: 0.0)
+    meter.count("topic", bytes(1000))
+    assert meter.left is None
+
+
+def _full(*_: object) -> None:
+    raise StoreError("the disk is full")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
-from fedmq.device.device import Device, Identity
+from fedmq.device.device import REFRESH_S, Device, Identity
 from fedmq.protocol import participation as pa
-from fedmq.protocol.messages import Beacon
+from fedmq.protocol.messages import Beacon, Birth
 from fedmq.protocol.pacing import LONGEST_S
 from fedmq.testing.federation import ShiftTrainer
+from fedmq.transport.interface import Profile
 from fedmq.transport.memory import MemoryBroker
+from fedmq.wire.envelope import decode
+
+if TYPE_CHECKING:
+    from fedmq.transport.interface import Outgoing
 
 pytestmark = pytest.mark.looptime
 
@@ -35,9 +41,23 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return times
 
 
+class Announced:
+    """A connection that notes births, and when they came."""
+
+    def __init__(self) -> None:
+        self.births: list[tuple[float, Birth]] = []
+
+    async def publish(self, outgoing: Outgoing) -> None:
+        assert outgoing.retain
+        self.births.append((asyncio.get_running_loop().time(), decode(outgoing.payload, Birth)))
+
+    async def subscribe(self, *_: str) -> None:
+        pass
+
+
 def device(number: int = 0) -> Device:
     made = Device(Identity("test", f"device-{number}"), MemoryBroker(), ShiftTrainer())
-    made._connection = object()  # type: ignore[assignment]  # there is one
+    made._connection = Announced()  # type: ignore[assignment]  # there is one
     return made
 
 
@@ -75,9 +95,9 @@ async def test_a_link_that_is_lost_meanwhile_ends_the_waiting(told: list[float])
     one = device()
     one._herald(beacon(1, 17.0), live=False)
     one._herald(beacon(2, 17.0), live=True)
-    one._connection = object()  # type: ignore[assignment]  # another one, which has done so itself
+    one._connection = other = Announced()  # type: ignore[assignment]  # another one, which has done so itself
     await asyncio.sleep(20.0)
-    assert told == []
+    assert (told, other.births) == ([], [])
 
 
 async def test_a_device_that_was_stopped_does_not_come_back(told: list[float]) -> None:
@@ -103,3 +123,70 @@ async def test_the_will_of_an_aggregator_tells_no_time(told: list[float]) -> Non
     one._herald(beacon(1, 17.0), live=False)
     one._herald(Beacon(alive=False, run=RUN, epoch=1), live=True)
     assert (one._spread_s, told) == (17.0, [])
+
+
+# --- births, again ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_fleet_announces_itself_again_to_an_aggregator_that_begins_anew(told: list[float]) -> None:
+    """One after the other: the broker's queue for the aggregator need not hold as many births as there are devices."""
+    begin, link = asyncio.get_running_loop().time(), Announced()
+    for number in range(100):
+        one = device(number)
+        one._connection = link  # type: ignore[assignment]
+        one._herald(beacon(1, 17.0), live=False)
+        one._herald(beacon(2, 17.0), live=True)
+    await asyncio.sleep(20.0)
+    assert len(told) == len(link.births) == 100
+    assert all(birth.alive for _, birth in link.births)
+    passed = [time - begin for time, _ in link.births]
+    assert max(sum(second <= time < second + 1 for time in passed) for second in range(17)) < 20
+
+
+async def test_a_device_that_comes_after_the_aggregator_has_announced_itself_already(
+    told: list[float],
+) -> None:
+    one = device()
+    one._connection = link = Announced()  # type: ignore[assignment]
+    one._herald(beacon(1, 17.0), live=False)
+    await asyncio.sleep(20.0)
+    assert (told, link.births) == ([], [])
+
+
+async def test_after_a_long_silence_devices_announce_themselves_again_at_different_times(
+    told: list[float],
+) -> None:
+    """Their births may have been dropped, all at the same moment."""
+    begin, links, looks = asyncio.get_running_loop().time(), [], []
+    for number in range(20):
+        one = device(number)
+        one._clock = asyncio.get_running_loop().time
+        one._heard = begin
+        one._connection = link = Announced()  # type: ignore[assignment]
+        links.append(link)
+        looks.append(asyncio.create_task(one._refresh_forever()))
+    await asyncio.sleep(1.5 * REFRESH_S + 1.0)
+    for look in looks:
+        look.cancel()
+    passed = [link.births[0][0] - begin for link in links]
+    assert min(passed) >= REFRESH_S
+    assert max(passed) - min(passed) > 0.25 * REFRESH_S
+    assert told == []
+
+
+async def test_a_device_that_leaves_has_the_last_word() -> None:
+    broker = MemoryBroker()
+    one = Device(Identity("test", "device-0"), broker, ShiftTrainer())
+    running = asyncio.create_task(one.run())
+    while one._connection is None:
+        await asyncio.sleep(0.01)
+    watcher = await broker.connect(Profile("watcher"))
+    await watcher.subscribe(one.topics.status("device-0"))
+    one._herald(beacon(1, 0.001), live=False)
+    one._herald(beacon(2, 0.001), live=True)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await asyncio.sleep(1.0)
+    words = [decode(message.payload, Birth).alive for message in await watcher.receive()]
+    assert words[-1] is False
+    assert decode(broker.retained("#")[one.topics.status("device-0")], Birth).alive is False

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedmq.device import settling
+from fedmq.device import keepsakes, settling
 from fedmq.device.keepsakes import DiskKeepsakes, Keepsakes, MemoryKeepsakes
 from fedmq.device.kept import Origin
 from fedmq.device.outbox import MemoryOutbox, Stored
 from fedmq.device.residual import Residual
 from fedmq.device.settling import Settling
+from fedmq.errors import StoreError
 from fedmq.protocol.messages import Query, Receipt, Task, TaskKind, Verdict
 from fedmq.wire.envelope import decode
 
@@ -60,6 +61,11 @@ class Bench:
     async def forgotten(self, verdict: Verdict | None, update: bytes = ONE) -> None:
         self.settling.forget(update, verdict)
         await self.settling.done()
+
+    def begun(self, what: Callable[[], object]) -> set[asyncio.Task[None]]:
+        before = set(self.tasks)
+        what()
+        return self.tasks - before
 
     @property
     def kept(self) -> list[float]:
@@ -213,3 +219,71 @@ async def test_a_receipt_before_any_task_is_noted(tmp_path: Path) -> None:
     again.keepsakes.accept(ONE)
     await again.tasked(task(9, 7))
     assert again.kept == [1, 1]
+
+
+# --- a disk that refuses ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(settling, "DISK_PAUSE_S", 0.01)
+    return Bench(DiskKeepsakes(tmp_path))
+
+
+@pytest.mark.parametrize("fails", ["remove", "rename", "whole_file"])
+async def test_what_the_disk_refuses_is_done_when_it_is_back_and_done_once(
+    on_disk: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: str
+) -> None:
+    refused: list[object] = []
+    real = getattr(keepsakes, fails)
+
+    def full(*arguments: Path) -> object:
+        if len(refused) < 3:
+            refused.append(arguments)
+            raise StoreError("the disk is full")
+        return real(*arguments)
+
+    monkeypatch.setattr(keepsakes, fails, full)
+    await asyncio.gather(*on_disk.begun(lambda: on_disk.settling.forget(ONE, Verdict.ACCEPTED)))
+    await asyncio.gather(*on_disk.begun(lambda: list(on_disk.settling.tasked(task(2, 2), ()))))
+    assert len(refused) == 3
+    assert on_disk.kept == [1.0, 1.0]
+    assert not on_disk.waits
+    assert ONE not in on_disk.outbox.entries()
+    assert caplog.text.count("CRITICAL") == 1
+    assert DiskKeepsakes(on_disk.keepsakes._folder).kept(RUN)["c"].tolist() == [1.0, 1.0]  # type: ignore[attr-defined]
+
+
+async def test_a_device_that_is_stopped_does_not_wait_for_its_disk(
+    on_disk: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Update and change stay, and so the next life asks for the verdict."""
+
+    def full(*_: object) -> None:
+        raise StoreError("the disk is read-only")
+
+    monkeypatch.setattr(settling, "DISK_PAUSE_S", 3600.0)
+    monkeypatch.setattr(keepsakes, "rename", full)
+    on_disk.settling.forget(ONE, Verdict.ACCEPTED)
+    async with asyncio.timeout(10):
+        await on_disk.settling.done()
+    assert on_disk.waits
+    assert ONE in on_disk.outbox.entries()
+
+
+async def test_an_update_that_nothing_waits_for_is_removed_when_the_disk_is_back(
+    on_disk: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[bytes] = []
+    real = MemoryOutbox.forget
+
+    def full(outbox: MemoryOutbox, update: bytes) -> None:
+        if len(refused) < 3:
+            refused.append(update)
+            raise StoreError("the disk is full")
+        real(outbox, update)
+
+    monkeypatch.setattr(MemoryOutbox, "forget", full)
+    on_disk.outbox.put(Stored(RUN, 1, TWO, b"body"))
+    await asyncio.gather(*on_disk.begun(lambda: on_disk.settling.forget(TWO, None)))
+    assert TWO not in on_disk.outbox.entries()

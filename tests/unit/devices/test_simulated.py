@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedmq.cli.simulation import simulate as command_line
 from fedmq.config import load
+from fedmq.simulate.play import world_settings
 from fedmq.simulate.settings import SimulationSettings
 from fedmq.trainers.module import load_user_module
 
 WORLDS = Path(__file__).parents[3] / "devices/simulated"
+README = WORLDS / "README.md"
 pytestmark = pytest.mark.broker
 
 
@@ -55,6 +60,40 @@ def test_a_change_from_the_handout_works_too(tmp_path: Path) -> None:
 def test_the_world_with_tensorflow_learns(tmp_path: Path) -> None:
     rounds = simulate("smartwatch.toml", tmp_path, "--rounds", "4")
     assert rounds[-1]["accuracy"] > 0.7
+
+
+@pytest.mark.parametrize(
+    "world", ["city", *(pytest.param(name, marks=pytest.mark.slow) for name in ("farm", "phones", "hostile"))]
+)
+def test_a_world_in_virtual_time_runs(world: str, tmp_path: Path) -> None:
+    rounds = simulate(f"{world}.toml", tmp_path, "--rounds", "2")
+    assert [row["accepted"] >= 10 for row in rounds] == [True, True]
+    assert all(row["hours"] > 0 for row in rounds)
+
+
+@pytest.mark.slow
+def test_the_handout_s_answers_are_those_of_its_worlds(tmp_path: Path) -> None:
+    """The table of worlds, and the first answer: what a mean and a trimmed mean come to under attack."""
+    text = README.read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)\.toml` \|[^|]*\| ([\d.]+) % \|", text, re.MULTILINE))
+    assert set(told) == {"city", "farm", "phones", "hostile"}
+    for world, accuracy in told.items():
+        rounds = simulate(f"{world}.toml", tmp_path / world)
+        assert rounds[-1]["accuracy"] == pytest.approx(float(accuracy) / 100, abs=0.01)
+    trimmed = simulate("hostile.toml", tmp_path / "trimmed", "--rule", "trimmed")
+    assert trimmed[-1]["accuracy"] == pytest.approx(0.818, abs=0.01)
+
+
+def test_every_command_of_the_handout_is_one_that_fedmq_takes() -> None:
+    commands = re.findall(
+        r"(?:^|`)fedmq simulate ([^`\n]*)", README.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(commands) > 12
+    for command in commands:
+        words = shlex.split(command.removesuffix(" &"))
+        context = command_line.make_context("simulate", words)
+        given = context.params
+        assert world_settings(str(WORLDS / given.pop("world")), given).fleet.devices >= 10
 
 
 def test_both_worlds_are_one_world_but_for_the_engine() -> None:

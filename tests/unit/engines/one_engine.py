@@ -93,9 +93,23 @@ def trained(model: str, make: Callable[..., Engine], options: dict[str, Any], pa
             figures = [[each.metrics[name] for name in COLUMNS] for each in results]
             facts = [[each.steps, each.examples, each.reach or -1.0] for each in results]
             found[f"{case} facts"] = np.concatenate([figures, facts], axis=1)
+            found |= picked(front, start) if case == "plain" else {}
             if case == "plain":
                 found["alone"] = engine.train([jobs[2]])[0].vector
     return found
+
+
+def picked(front: Front, start: Any) -> dict[str, Any]:  # noqa: ANN401 # a vector
+    """Return what comes of jobs that name some of one device's rows."""
+    picks = [np.array([29, 0, 3]), np.arange(4, 25), np.array([7] * 9)]
+    jobs = [Job("d4", start, {"batch_size": 8, "epochs": 2}, k, rows=rows) for k, rows in enumerate(picks)]
+    results = front.train_all(jobs)
+    figures = [[each.metrics[name] for name in COLUMNS] for each in results]
+    facts = [[each.steps, each.examples, each.reach or -1.0] for each in results]
+    return {
+        "rows": np.stack([each.vector for each in results]),
+        "rows facts": np.concatenate([figures, facts], axis=1),
+    }
 
 
 def supply(number: int, rows: int, shape: tuple[int, ...]) -> Supply:

@@ -34,7 +34,7 @@ WAYS = {
     "numpy": ("numpy", {}),
 }
 MODELS = ("mlp", "cnn", "conv1d")
-CASES = ("plain", "epochs", "most", "proximal", "pull")
+CASES = ("plain", "rows", "epochs", "most", "proximal", "pull")
 
 
 def run(folder: Path, way: str) -> Mapping[str, Any]:

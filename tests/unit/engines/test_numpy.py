@@ -11,7 +11,7 @@ import pytest
 from fedmq.descent import Pull
 from fedmq.engines import Front, Job
 from fedmq.engines.numpy import NumpyEngine, from_module
-from fedmq.errors import ConfigError
+from fedmq.errors import ConfigError, MisuseError
 from fedmq.testing.trainer import CLASSES, INPUTS, Points, TrainerConformance, points
 from fedmq.trainers.module import Supply
 from fedmq.trainers.numpy import Mlp, NumpyTrainer
@@ -82,6 +82,34 @@ def test_company_does_not_change_a_bit() -> None:
     together = engine.train(jobs)
     for job, found in zip(jobs, together, strict=True):
         assert engine.train([job])[0].vector.tobytes() == found.vector.tobytes()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_job_may_name_the_rows_it_trains_on(momentum: float) -> None:
+    everyone = trainers(momentum)
+    engine, whole = NumpyEngine(everyone), everyone["d70"]
+    picks = [np.array(rows) for rows in ([69, 0, 3], list(range(30, 60)), [5] * 4)]
+    jobs = [
+        Job("d70", engine.initial(), {"batch_size": 8}, seed, rows=rows) for seed, rows in enumerate(picks)
+    ]
+    everything = Job("d70", engine.initial(), {"batch_size": 8}, 1)
+    *found, last = engine.train([*jobs, everything])
+    for job, rows, trained in zip(jobs, picks, found, strict=True):
+        held = whole.evaluate(engine.initial())
+        alone = NumpyTrainer(Mlp(320, (24, 17), classes=5), whole.x[rows], whole.y[rows], momentum=momentum)
+        wanted = alone.train(job.model, job.settings, seed=job.seed)
+        assert trained.vector == pytest.approx(wanted.vector, abs=TOLERANCE)
+        assert (trained.examples, trained.steps) == (len(rows), wanted.steps)
+        assert trained.metrics == pytest.approx({**held, **wanted.metrics}, abs=TOLERANCE)
+    assert (last.examples, len(whole.x)) == (70, 70)  # the trainer itself is as it was
+
+
+@pytest.mark.parametrize("rows", [[], [0, 70], [-1]])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rows_that_are_not_there_are_refused(rows: list[int], momentum: float) -> None:
+    engine = NumpyEngine(trainers(momentum))
+    with pytest.raises(MisuseError, match=r"of the 70 examples of d70: name one at least"):
+        engine.train([Job("d70", engine.initial(), {}, 1, rows=np.array(rows, np.int64))])
 
 
 def test_more_jobs_than_a_stack_and_models_of_their_own() -> None:

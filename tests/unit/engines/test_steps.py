@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedmq.engines import Job
-from fedmq.engines.steps import Steps, alike, rounded, stacked
+from fedmq.engines.steps import Steps, alike, rounded
 from fedmq.trainers.batches import Schedule
 
 NOTHING = np.zeros(1, np.float32)
@@ -24,28 +24,48 @@ def job(seed: int = 1, **settings: float) -> Job:
 def test_rows_are_the_batches_of_a_trainer(examples: int, batch: int, epochs: int, most: int | None) -> None:
     settings = {"batch_size": batch, "epochs": epochs} | ({} if most is None else {"max_steps": most})
     asked = job(5, **settings)
-    steps = Steps.of(asked, examples)
+    steps = Steps.of([asked], [examples])
     edges = Schedule(examples, asked.chosen).cuts.tolist()
     wanted = [
         order[start:stop].tolist()
         for order, limit in Schedule(examples, asked.chosen).epochs(5)
         for start, stop in itertools.pairwise(edges[: limit + 1])
     ]
-    assert [rows[mask > 0].tolist() for rows, mask in zip(steps.rows, steps.mask, strict=True)] == wanted
+    assert [
+        rows[mask > 0].tolist() for rows, mask in zip(steps.rows[0], steps.mask[0], strict=True)
+    ] == wanted
     assert steps.taken.all()
+    assert steps.counts() == [len(wanted)]
 
 
 def test_the_last_epoch_is_the_one_that_is_reported() -> None:
-    assert Steps.of(job(epochs=2, batch_size=4), 8).last.tolist() == [False, False, True, True]
-    assert Steps.of(job(epochs=2, batch_size=4, max_steps=3), 8).last.tolist() == [False, False, True]
+    assert Steps.of([job(epochs=2, batch_size=4)], [8]).last.tolist() == [[False, False, True, True]]
+    assert Steps.of([job(epochs=2, batch_size=4, max_steps=3)], [8]).last.tolist() == [[False, False, True]]
 
 
-def test_stacked_steps_are_as_long_and_wide_as_the_largest() -> None:
-    small, large = Steps.of(job(batch_size=4), 3), Steps.of(job(batch_size=4), 9)
-    both = stacked([small, large])
+def test_steps_are_as_long_and_wide_as_the_largest() -> None:
+    asked = [job(batch_size=4), job(batch_size=4)]
+    both = Steps.of(asked, [3, 9])
     assert both.rows.shape == both.mask.shape == (2, 3, 4)
     assert both.taken.tolist() == [[True, False, False], [True, True, True]]
     assert both.mask.sum(axis=2).tolist() == [[3, 0, 0], [4, 4, 1]]
+    assert both.counts() == [1, 3]
+    assert not (both.rows * (1 - both.mask)).any()
+    roomy = Steps.of(asked, [3, 9], length=4, width=6)
+    assert roomy.rows.shape == (2, 4, 6)
+    assert roomy.mask.sum(axis=2).tolist() == [[3, 0, 0, 0], [4, 4, 1, 0]]
+    assert roomy.counts() == [1, 3]
+
+
+def test_a_device_has_the_steps_that_it_would_have_alone() -> None:
+    asked = [job(seed, batch_size=4, epochs=3) for seed in (1, 2, 3)]
+    both = Steps.of(asked, [3, 9, 4])
+    for place, (each, count) in enumerate(zip(asked, (3, 9, 4), strict=True)):
+        alone = Steps.of([each], [count])
+        _, length, width = alone.rows.shape
+        assert both.rows[place, :length, :width].tolist() == alone.rows[0].tolist()
+        assert both.mask[place, :length, :width].tolist() == alone.mask[0].tolist()
+        assert both.last[place, :length].tolist() == alone.last[0].tolist()
 
 
 def test_few_lengths_and_little_waste() -> None:

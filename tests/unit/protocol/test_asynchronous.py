@@ -209,7 +209,7 @@ def test_a_device_that_answers_an_earlier_round_is_waited_for_until_it_dies() ->
 def test_where_no_round_is_open_an_update_is_put_off() -> None:
     stage = Stage(BUFFERED).opened("ada", "bob")
     count(stage, "ada", 1)
-    stage.tell(co.Died("bob", 1))
+    stage.tell(co.Died("ada", 1), co.Died("bob", 1))
     stage.step()
     assert stage.at(Phase.WAITING)
     stage.offer("bob", b"bob/1", round=1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from fedmq.protocol import coordination as co
 from fedmq.protocol.coordinator import START_PAUSE_S, Phase
 from fedmq.protocol.messages import Receipt, Verdict
+from fedmq.protocol.pacing import A_SECOND, LONGEST_S
 from fedmq.protocol.policy import Policy
-from fedmq.protocol.progress import Progress
 from fedmq.protocol.spans import EVERYTHING
 from tests.unit.protocol.stage import RUN, Stage, stage_in
 
@@ -104,9 +106,22 @@ def test_what_came_too_late_for_one_buffer_is_wanted_whole_for_the_next() -> Non
     assert (retry.verdict, retry.missing) == (Verdict.RETRY, EVERYTHING)
 
 
-def test_the_pause_of_those_that_are_put_off_grows_with_the_fleet() -> None:
-    small, large = Stage(), Stage(progress=Progress(fleet=3000))
-    for stage in (small, large):
+def test_those_that_are_put_off_come_back_one_after_the_other_however_many_they_are() -> None:
+    stage = Stage()
+    pauses = []
+    for number in range(3000):
+        stage.offer(f"device-{number}", round=1)
+        pauses.append(stage.one(co.Reply).receipt.retry_after_s)
+    assert pauses[0] == START_PAUSE_S
+    assert all(0.99 / A_SECOND < later - sooner < 1.01 / A_SECOND for sooner, later in pairwise(pauses))
+    stage.now += pauses[-1]
+    stage.offer("late", round=1)
+    assert stage.one(co.Reply).receipt.retry_after_s == START_PAUSE_S
+
+
+def test_nobody_is_put_off_for_longer_than_an_hour() -> None:
+    stage = Stage()
+    stage.machine._last_turn = stage.now + LONGEST_S - 0.001
+    for _ in range(3):
         stage.offer("ada", round=1)
-    pauses = [stage.one(co.Reply).receipt.retry_after_s for stage in (small, large)]
-    assert pauses == [START_PAUSE_S, 50.0]
+        assert stage.one(co.Reply).receipt.retry_after_s == LONGEST_S

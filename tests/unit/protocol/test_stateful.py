@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fedmq.protocol import coordination as co
 from fedmq.protocol import participation as pa
+from fedmq.protocol.attendance import UNBORN
 from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.coordinator import CENSUS_S, Coordinator, Phase
 from fedmq.protocol.ledger import Ledger
@@ -112,6 +113,7 @@ class CoordinatorWorld(RuleBasedStateMachine):
 
     def send(self, device: str, update: bytes) -> None:
         number = self.machine.progress.round
+        self.there.setdefault(device, UNBORN)
         effects = self.tell(co.Offered(device, RUN, number, update, 10))
         if any(isinstance(effect, co.Keep) for effect in effects):
             self.waiting.append(co.Completed(device, number, update, self.machine.progress.version, LAYOUT))
@@ -179,6 +181,11 @@ class CoordinatorWorld(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_in_vain(self) -> None:
         machine = self.machine
+        self.there = {
+            name: session
+            for name, session in self.there.items()
+            if session != UNBORN or name in machine.present  # it did not answer
+        }
         match machine.phase:
             case Phase.OPEN:
                 assert self.alarm is not None

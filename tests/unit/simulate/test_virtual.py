@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -339,14 +340,35 @@ def test_fleets_draw_their_data_and_learn_unless_attacked(digits: FleetTable) ->
     assert honest.summary()["accuracy"] == accuracies[0]
 
 
+@pytest.mark.parametrize("attackers", [None, Attackers(0.5, LabelFlip())], ids=["honest", "flipped"])
+def test_an_engine_trains_on_what_devices_have_drawn(digits: FleetTable, attackers: Attackers | None) -> None:
+    world = World(data=Data(examples=20, spread=0.5, turnover_days=1e-5), attackers=attackers)
+    own, shared = (learned(replace(digits, engine=engine), world) for engine in ("trainer", "numpy"))
+    np.testing.assert_allclose(shared.model, own.model, atol=2e-6)
+    assert [row.accepted for row in shared.rows] == [row.accepted for row in own.rows]
+    assert shared.outcome.accuracy == pytest.approx(own.outcome.accuracy)
+    assert shared.model.tobytes() == learned(replace(digits, engine="numpy"), world).model.tobytes()
+
+
+def test_an_engine_gives_each_device_what_is_its_own(digits: FleetTable) -> None:
+    world = World(data=Data(examples=20, spread=1.0))
+    chosen = SimulationSettings(replace(digits, engine="numpy"))
+    roster = make_roster(chosen, Population(world))
+    start = roster.first().initial()
+    begun: Any = SimpleNamespace(start=start, settings={"batch_size": 8}, seed=1, pull=None)
+    shares = [roster.trainer(device, 0.0) for device in range(12)]
+    together = roster.train([(share, begun) for share in shares])
+    for share, found in zip(shares, together, strict=True):
+        assert found.examples == share.examples
+        np.testing.assert_array_equal(found.vector, share.train(start, {"batch_size": 8}, seed=1).vector)
+
+
 def test_what_no_data_can_be_drawn_from_is_refused(digits: FleetTable) -> None:
     attacked = World(attackers=Attackers(0.1, LabelFlip()))
     with pytest.raises(ConfigError, match=r"label_flip needs .* \[world.data\]"):
         make_roster(SimulationSettings(digits), Population(attacked))
     with pytest.raises(ConfigError, match=r"data = 'module': name a set"):
         make_roster(SimulationSettings(replace(digits, data="module")), Population(World(data=Data())))
-    with pytest.raises(ConfigError, match="which no engine takes yet"):
-        make_roster(SimulationSettings(replace(digits, engine="numpy")), Population(World(data=Data())))
 
 
 def test_a_fleet_without_data_of_its_world_is_dealt_out(digits: FleetTable) -> None:

@@ -72,6 +72,8 @@ def test_a_run_is_told_of_and_leaves_a_folder(path: Path, tmp_path: Path) -> Non
     assert summary["hours"] == pytest.approx(rows[-1]["hours"], abs=1e-3)
     assert summary["trainings"] >= sum(row["accepted"] for row in rows) > 0
     assert rows[0]["joules"] > 0
+    assert rows[0]["devices_s"] == pytest.approx(rows[0]["accepted"] / rows[0]["wall_s"], rel=0.01)
+    assert rows[0]["memory_mb"] > 20
     assert load_model(out / "model.fedmq").facts["version"] == 4
     assert (out / "plot.png").stat().st_size > 10_000
     assert load(path, SimulationSettings).world is not None
@@ -144,6 +146,8 @@ def test_a_round_is_told_in_a_line() -> None:
         hours=50.0,
         late=3,
         dropped=1,
+        devices_s=12.5,
+        memory_mb=60.0,
     )
     text = line(row, 9)
     assert "3/9" in text
@@ -151,7 +155,9 @@ def test_a_round_is_told_in_a_line() -> None:
     assert "5/20" in text
     assert text.endswith("abandoned: no quorum; 2 refused: late")
     assert " 4 " in text
-    assert line(replace(row, outcome="stepped", reasons={}, accuracy=0.5), 0).rstrip().endswith(" s")
+    assert line(replace(row, outcome="stepped", reasons={}, accuracy=0.5), 0).endswith(
+        " s        12.5   60.0 MB"
+    )
 
 
 def test_times_and_worlds_are_named_for_people() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedmq.errors import StoreError
-from fedmq.store.files import make_folder, remove, slot_file, whole_file, write_whole
+from fedmq.store.files import make_folder, remove, rename, slot_file, whole_file, write_whole
 from fedmq.store.modelfile import StoredModel, load_model, save_model
 from fedmq.vectors import Layout, Variable
 
@@ -106,3 +106,25 @@ def test_a_damaged_model_is_noticed(tmp_path: Path) -> None:
 def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"):
         load_model(tmp_path / "nothing.fedmq")
+
+
+def test_a_renaming_that_could_not_be_synced_may_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise OSError("the disk is full")
+
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_whole(old, b"content")
+    with monkeypatch.context() as broken:
+        broken.setattr("fedmq.store.files.sync_folder", full)
+        with pytest.raises(StoreError):
+            rename(old, new)
+    rename(old, new)
+    assert new.read_bytes() == b"content"
+    assert not old.exists()
+
+
+def test_a_file_that_is_nowhere_cannot_be_renamed(tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        rename(tmp_path / "old", tmp_path / "new")

@@ -35,6 +35,10 @@ async def test_aiomqtt_has_what_is_reached_into() -> None:
     assert isinstance(client._client, Client)
     assert isinstance(client._disconnected, asyncio.Future)
     assert client._client.on_socket_open is not None
+    assert client._misc_task is None
+    assert "self._misc_task = self._loop.create_task(self._misc_loop())" in inspect.getsource(
+        aiomqtt.Client._on_socket_open
+    )
     client._disconnected.cancel()
 
 
@@ -172,3 +176,26 @@ async def test_identifiers_wrap_around_what_is_in_flight(link: Link) -> None:
     assert sent(link) == [wire(b"x", 6)]
     answer(link, 6)
     await task
+
+
+async def test_the_keep_alive_is_looked_after_now_and_then_until_the_link_breaks(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    answers = [MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_CONN_LOST]
+    waits: list[tuple[float, object]] = []
+
+    def look() -> MQTTErrorCode:
+        looks.append(0.0)
+        return answers[len(looks) - 1]
+
+    monkeypatch.setattr(link._paho, "loop_misc", look)
+    monkeypatch.setattr(link._loop, "call_later", lambda wait, work: waits.append((wait, work)))
+    assert link._paho.keepalive == 60
+    link._look_after()
+    assert waits == [(7.5, link._look_after)]
+    link._look_after()  # paho finds that the link is dead, and says so itself
+    assert len(waits) == 1
+    link._break("it is over")
+    link._look_after()
+    assert len(looks) == 2

@@ -127,3 +127,18 @@ def test_a_websocket_that_took_nothing_is_asked_again(ends: tuple[socket.socket,
     reader._sock = type("Full", (), {"send": lambda self, data: 0})()
     with pytest.raises(BlockingIOError):
         reader.send(b"x")
+
+
+def test_the_buffer_is_large_only_while_much_comes(ends: tuple[socket.socket, ReadAhead]) -> None:
+    far, reader = ends
+    lengths = [len(reader._buffer)]
+    for size in (10, 200_000, 10, 10, 10):
+        far.sendall(packet(bytes(size)))
+        found: list[bytes] = []
+        while not found:
+            found = drain(reader)
+        assert [len(body) for body in found] == [size]
+        lengths.append(len(reader._buffer))
+    assert lengths[:2] == [8_192, 8_192]
+    assert lengths[2] > 200_000
+    assert lengths[-1] == 8_192

@@ -432,3 +432,32 @@ async def test_closing_while_greeting() -> None:
     owner.greeted = leaves
     await asyncio.wait_for(owner.session.run(), 60.0)
     assert broker.connected == ()
+
+
+async def test_messages_may_go_to_an_ordinary_function() -> None:
+    broker, heard = MemoryBroker(), list[bytes]()
+    owner, troubles = Owner(broker), [ConnectionLost("gone while it was looked at")]
+
+    def take(batch: Sequence[Message]) -> None:
+        heard.extend(message.payload for message in batch)
+        if heard[-1] == b"lost" and troubles:
+            raise troubles.pop()
+
+    owner.session._on_messages = take
+    async with owner.session as session:
+        await until(lambda: session.connection)
+        await publish(broker, b"one")
+        await until(lambda: heard == [b"one"])
+        await publish(broker, b"lost")
+        await until(lambda: heard == [b"one", b"lost", b"lost"])  # it was not acknowledged, and came again
+        assert len(owner.losses) == 1
+
+
+async def test_a_bug_in_an_ordinary_function_ends_run_with_it() -> None:
+    broker = MemoryBroker()
+    owner = Owner(broker)
+    owner.session._on_messages = lambda batch: batch[0].nothing  # type: ignore[attr-defined]
+    await (await broker.connect(ME)).subscribe("t/#")
+    await publish(broker, b"a")
+    with pytest.raises(AttributeError):
+        await asyncio.wait_for(owner.session.run(), 60.0)

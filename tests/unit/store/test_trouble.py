@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from fedmq.aggregator.trouble import REPEAT_S, SLOW_S, Trouble
 from fedmq.errors import StoreError
+from fedmq.store.trouble import REPEAT_S, SLOW_S, Trouble
 
 FULL = StoreError("the disk is full")
 

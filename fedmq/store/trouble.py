@@ -1,7 +1,7 @@
 """Saying that a disk is in trouble, so that a person sees it, and does not see it a thousand times.
 
-A disk that is full, read-only or gone is a pause: nothing is receipted, what came is held, and the same write is tried
-again every second. That is told as it begins, each minute while it lasts, and when it is over. A disk that is only slow
+A disk that is full, read-only or gone is a pause: what depends on it waits, and the same write is tried again every
+second. That is told as it begins, each minute while it lasts, and when it is over. A disk that is only slow
 is told of as well: rounds then take as long as it does.
 """
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DISK_PAUSE_S: Final = 1.0
+"""Wait before something is written again after the disk refused."""
 REPEAT_S: Final = 60.0
 """Pause before the same trouble is told of again."""
 SLOW_S: Final = 5.0
@@ -27,11 +29,22 @@ SLOW_S: Final = 5.0
 class Trouble:
     """One disk's, as one writer sees it."""
 
-    def __init__(self, pauses: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin without any; `pauses` says what does not go on while there is some."""
-        self._pauses, self._clock = pauses, clock
+    def __init__(
+        self,
+        pauses: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        waits: str = "receipts and rounds wait for it",
+    ) -> None:
+        """Begin without any; `pauses` says what does not go on meanwhile, `waits` what a slow disk holds up."""
+        self._pauses, self._clock, self._waits = pauses, clock, waits
         self._since: float | None = None
         self._told = -REPEAT_S
+
+    @property
+    def lasts(self) -> bool:
+        """Whether there is some."""
+        return self._since is not None
 
     def refused(self, error: StoreError) -> None:
         """Tell that the disk refuses."""
@@ -50,4 +63,4 @@ class Trouble:
             self._since = None
         elif seconds >= SLOW_S and now - self._told >= REPEAT_S:
             self._told = now
-            log.warning("the disk took %.1f s for one write: receipts and rounds wait for it", seconds)
+            log.warning("the disk took %.1f s for one write: %s", seconds, self._waits)
