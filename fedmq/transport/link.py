@@ -13,6 +13,8 @@ paho-mqtt 2.1.0 and 2.2.0 (`tests/unit/transport/test_link.py` fails when one of
 ``….Client._misc_task``     ended: it wakes every second to look at the keep-alive, which for a thousand links in one
                             process is a thousand tasks a second; `Link._look_after` does so now and then
 ``paho Client._sock``       replaced by `ReadAhead`
+``paho …._last_msg_in``     when something last came (`_last_bytes_received` in 2.2.0), which paho does not see while
+                            `ReadAhead` reads: it is told before each look at the keep-alive
 ``paho …._packet_read``     replaced by `Link._read_packet`: paho's own makes a system call for each of a packet's first
                             bytes, copies a payload five times, and builds a table of all MQTT 5 properties for each
                             message: several times what receiving need cost
@@ -30,6 +32,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import ssl
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
@@ -59,6 +62,9 @@ FromPaho: TypeAlias = Any
 
 Wanted: TypeAlias = "list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]"
 """Filters, each with how to subscribe to it under MQTT 5, or with its QoS under 3.1.1."""
+
+HEARD_AT: Final = {"_last_bytes_received", "_last_msg_in"}
+"""Where paho's versions keep when something last came."""
 
 _CLOSE_S: Final = 3.0
 """Seconds that an orderly disconnect may take before the socket is simply closed."""
@@ -114,7 +120,7 @@ class Link:
         self._refusal: BrokerRefused | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._arrival: asyncio.Future[None] | None = None
-        self._pending = Pending(patience, self._late)
+        self._pending = Pending(patience, self._late, self._heard)
         self._outbox: list[bytes] = []
         self._take_over()
 
@@ -165,7 +171,10 @@ class Link:
         self._look_after()
 
     def _look_after(self) -> None:
-        """Have paho keep the link alive, or find that it is dead."""
+        """Have paho keep the link alive, or find that it is dead: which it is not where bytes come, of whatever."""
+        known = vars(self._paho)
+        for name in HEARD_AT & known.keys():
+            known[name] = max(known[name], self._heard())
         if self.broken is None and self._paho.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._loop.call_later(max(1.0, self._paho.keepalive / _LOOKS), self._look_after)
 
@@ -209,6 +218,9 @@ class Link:
         self._outbox.clear()
         self._pending.give_up()
         self._wake()
+
+    def _heard(self) -> float:
+        return self._socket.heard if self._socket is not None else -math.inf
 
     def _late(self, what: str, patience_s: float) -> None:
         self.abandon(f"the broker did not acknowledge {what} within {patience_s:.0f} s")

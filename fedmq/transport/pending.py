@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -21,11 +22,14 @@ class Patience:
     """How long a request may go unanswered before the link counts as broken.
 
     `seconds`, and on top the time that all bytes under way take at `slowest` bytes a second: a poor mobile link is
-    slow, not dead. `connect_s` bounds the wait for the answer to CONNECT.
+    slow, not dead. Where the broker sends all the while, `seconds` from its last byte on, up to `longest_s` in all: an
+    answer stands behind everything that the broker repeats after a cut. `connect_s` bounds the wait for the answer to
+    CONNECT.
     """
 
     seconds: float = 15.0
     slowest: float = 8_192.0
+    longest_s: float = 600.0
     connect_s: float = 10.0
 
 
@@ -48,14 +52,21 @@ class Request:
 class Pending:
     """The requests of one link, by packet identifier.
 
-    `on_late(what, patience_s)` is called once an answer is overdue. One timer serves all requests: most are answered
+    `on_late(what, patience_s)` is called once an answer is overdue; `heard()` says when, by the event loop's clock, the
+    last byte came from the broker. One timer serves all requests: most are answered
     in a thousandth of their patience, and arming a timer for each cost more than sending it.
     """
 
-    def __init__(self, patience: Patience, on_late: Callable[[str, float], None]) -> None:
+    def __init__(
+        self,
+        patience: Patience,
+        on_late: Callable[[str, float], None],
+        heard: Callable[[], float] = lambda: -math.inf,
+    ) -> None:
         self.under_way = 0
         self._patience = patience
         self._on_late = on_late
+        self._heard = heard
         self._loop = asyncio.get_running_loop()
         self._requests: dict[int, Request] = {}
         self._alarm: asyncio.TimerHandle | None = None
@@ -122,7 +133,13 @@ class Pending:
         if not self._requests:
             return
         next_due: Request = min(self._requests.values(), key=_DEADLINE)
-        if next_due.deadline <= self._loop.time():
+        due = self._due(next_due)
+        if due <= self._loop.time():
             self._on_late(next_due.what, next_due.patience_s)
         else:
-            self._arm(next_due.deadline)
+            self._arm(due)
+
+    def _due(self, request: Request) -> float:
+        """Return when its answer is overdue, as things are."""
+        last = request.deadline - request.patience_s + self._patience.longest_s
+        return max(request.deadline, min(self._heard() + self._patience.seconds, last))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from typing import Any, Final, NamedTuple
 
 _BUFFER: Final = 256 * 1024
@@ -28,6 +29,7 @@ class ReadAhead:
 
     aiomqtt asks for packets for as long as `pending` is not zero. The socket itself is read at most once until
     `pending` has said zero, so a fast sender cannot hold the event loop. `largest` bounds a packet, and so the buffer.
+    `heard` is when (`time.monotonic`) the last bytes came, of a whole packet or not.
     """
 
     def __init__(self, sock: Any, *, largest: int) -> None:  # noqa: ANN401 - paho has no type for all three
@@ -38,8 +40,9 @@ class ReadAhead:
         self._largest = largest
         self._buffer = memoryview(bytearray(_IDLE_BUFFER))
         self._start = self._stop = 0
-        self._wanted = self._came = 0
-        self._filled = self._more = False
+        self._wanted = 0
+        self.heard = time.monotonic()
+        self._filled = self._more = self._full = False
 
     def packet(self) -> Packet | None:
         """Return the next packet, or None where it has not arrived whole.
@@ -59,6 +62,8 @@ class ReadAhead:
         if self._more and self._start < self._stop:
             return self._stop - self._start
         self._filled = False
+        if self._start >= self._stop and not self._full and len(self._buffer) > _IDLE_BUFFER:
+            self._buffer, self._start, self._stop = memoryview(bytearray(_IDLE_BUFFER)), 0, 0
         # TLS may have decrypted more than it gave.
         return int(self._sock.pending()) if hasattr(self._sock, "pending") else 0
 
@@ -96,8 +101,9 @@ class ReadAhead:
             self._buffer[self._stop : self._stop + count] = piece
         if count == 0:
             raise ConnectionError("closed by the other side")
+        self.heard = time.monotonic()
         self._stop += count
-        self._came, self._filled = count, True
+        self._full, self._filled = self._stop == len(self._buffer), True
 
     def _make_room(self) -> None:
         """Move what is left to the front of a buffer that takes the packet that it begins."""
@@ -110,13 +116,11 @@ class ReadAhead:
         self._start, self._stop = 0, len(left)
 
     def _room(self) -> int:
-        """Return how long the buffer is to be: as long as the packet wants it, large while much comes, else small."""
+        """Return how long the buffer is to be: as the packet wants it, and large while what comes fills it."""
         size = len(self._buffer)
-        if self._wanted > size:
-            return self._wanted + _BUFFER
-        if self._came >= _IDLE_BUFFER // 2:
-            return max(size, _BUFFER)
-        return size if self._start < self._stop else _IDLE_BUFFER
+        if self._full:
+            size = max(size, _BUFFER)
+        return size if self._wanted <= size else self._wanted + _IDLE_BUFFER
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """Send what the kernel takes of `data`; return how much that was.

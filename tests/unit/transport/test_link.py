@@ -17,7 +17,7 @@ from paho.mqtt.enums import MessageType, MQTTErrorCode
 
 from fedmq.errors import BrokerRefused, ConnectionLost
 from fedmq.transport.interface import Limits, Outgoing
-from fedmq.transport.link import Link
+from fedmq.transport.link import HEARD_AT, Link
 from fedmq.transport.mqtt import MqttConnection
 from fedmq.transport.packets import MQTT_5, encode_publish
 from fedmq.transport.pending import Patience
@@ -191,9 +191,12 @@ async def test_the_keep_alive_is_looked_after_now_and_then_until_the_link_breaks
 
     monkeypatch.setattr(link._paho, "loop_misc", look)
     monkeypatch.setattr(link._loop, "call_later", lambda wait, work: waits.append((wait, work)))
+    monkeypatch.setattr(link, "_heard", lambda: 1e12)
     assert link._paho.keepalive == 60
     link._look_after()
     assert waits == [(7.5, link._look_after)]
+    (name,) = HEARD_AT & vars(link._paho).keys()
+    assert getattr(link._paho, name) == 1e12, "paho is told of what came past it"
     link._look_after()  # paho finds that the link is dead, and says so itself
     assert len(waits) == 1
     link._break("it is over")

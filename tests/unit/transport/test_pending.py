@@ -18,7 +18,8 @@ class Watched:
         self.loop = asyncio.get_running_loop()
         self.begin = self.loop.time()
         self.late: list[tuple[str, float, float]] = []
-        self.pending = Pending(Patience(seconds, slowest), self.note)
+        self.heard = self.begin
+        self.pending = Pending(Patience(seconds, slowest, longest_s=60.0), self.note, lambda: self.heard)
 
     def note(self, what: str, patience_s: float) -> None:
         self.late.append((what, round(self.loop.time() - self.begin, 3), patience_s))
@@ -114,3 +115,23 @@ async def test_giving_up_answers_everybody_and_ends_the_watch() -> None:
     assert await asyncio.gather(*answers) == [None] * 3
     await asyncio.sleep(100.0)
     assert watched.late == []
+
+
+async def test_a_broker_that_sends_all_the_while_is_slow_and_not_dead() -> None:
+    watched = Watched()
+    answer = watched.pending.add(1, PUBACK, "behind a whole model")
+    for _ in range(5):
+        await asyncio.sleep(8.0)
+        watched.heard = watched.loop.time()
+    assert not watched.late
+    assert await answer is None
+    assert watched.late == [("behind a whole model", 50.0, 10.0)], "ten seconds after the last byte"
+
+
+async def test_an_answer_that_a_talkative_broker_owes_is_not_awaited_for_ever() -> None:
+    watched = Watched()
+    watched.pending.add(1, PUBACK, "the message")
+    for _ in range(20):
+        await asyncio.sleep(4.0)
+        watched.heard = watched.loop.time()
+    assert watched.late == [("the message", 60.0, 10.0)]
