@@ -17,7 +17,7 @@ from fedmq.protocol import coordination as co
 from fedmq.protocol.messages import Birth, Chunk, Query, Update
 from fedmq.protocol.spans import gaps
 from fedmq.store.journal import Piece
-from fedmq.store.trouble import Trouble
+from fedmq.store.trouble import DISK_PAUSE_S, Trouble
 from fedmq.wire.chunks import OVERHEAD_BYTES, Assembly
 from fedmq.wire.envelope import decode, skim
 from fedmq.wire.topics import QueryTopic, StatusTopic
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 WAITING_BYTES: Final = 4 * 2**20
 """Bytes that may wait for the journal's next commit before the reader has to wait too."""
-DISK_PAUSE_S: Final = 1.0
-"""Wait before the journal is tried again after the disk refused."""
 
 
 class Intake:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from fedmq.errors import StoreError
 from fedmq.store.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Result = TypeVar("Result")
-
-DISK_PAUSE_S: Final = 1.0
-"""Wait before something is written again after the disk refused."""
 
 
 class Workers:
@@ -38,16 +33,7 @@ class Workers:
         self, executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object
     ) -> Result:
         """Do it, and while the disk refuses do it again: a full disk is a pause, not an end."""
-        while True:
-            begin = time.monotonic()
-            try:
-                done = await self.run(executor, work, *arguments)
-            except StoreError as error:
-                self._trouble.refused(error)
-                await asyncio.sleep(DISK_PAUSE_S)
-            else:
-                self._trouble.wrote(time.monotonic() - begin)
-                return done
+        return await self._trouble.insist(lambda: self.run(executor, work, *arguments))
 
     def close(self) -> None:
         """Wait until everything is done, and take no more."""

@@ -11,7 +11,7 @@ from fedmq.wire.chunks import FrameCollector
 from fedmq.wire.envelope import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from fedmq.protocol.frames import Step
     from fedmq.transport.interface import Connection, Message
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 PATIENCE_S: Final = 30.0
 """Longest silence while a frame is on its way; after that the fetch has failed and is tried again later."""
 
+MOST_FILTERS: Final = 100
+"""Chunks that are asked for one by one; of a frame that lacks more, all are asked for."""
+
 
 class Fetching:
     """Fetches frames: `take` is fed with messages, `fetch` waits for what comes of them.
 
-    What has come stays here until it is used or of no use, over lost links too: nothing is paid for twice.
+    What has come stays here until it is used or of no use, over lost links too, and is not asked for again.
     """
 
     def __init__(self, topics: Topics, read: Callable[[bytes, type[Chunk]], Chunk] = decode) -> None:
@@ -33,6 +36,7 @@ class Fetching:
         self._run = b""
         self._collectors: dict[Step, FrameCollector] = {}
         self._bodies: dict[Step, bytes] = {}
+        self._in_vain: set[Step] = set()
         self._damage: MessageError | None = None
         self._heard = asyncio.Event()
 
@@ -67,9 +71,11 @@ class Fetching:
         self._prepare(run, most)
         for step in most:
             if step not in self._bodies:
-                await connection.subscribe(self._topics.frame_filter(step))
-                await self._wait(step)
-                await connection.unsubscribe(self._topics.frame_filter(step))
+                filters = self._filters(step)
+                await connection.subscribe(*filters)
+                await self._wait(step, filters)
+                # of an earlier connection, too: the broker's session remembers what it subscribed to
+                await connection.unsubscribe(*{*filters, self._topics.frame_filter(step)})
         return [(step, self._bodies[step]) for step in most]
 
     def forget(self) -> None:
@@ -81,6 +87,7 @@ class Fetching:
         if run != self._run:
             self._run, self._bodies, self._collectors = run, {}, {}
         self._damage = None
+        self._in_vain &= most.keys()
         self._bodies = {step: body for step, body in self._bodies.items() if step in most}
         self._collectors = {
             step: self._collectors.get(step) or FrameCollector(run, nbytes)
@@ -88,7 +95,18 @@ class Fetching:
             if step not in self._bodies
         }
 
-    async def _wait(self, step: Step) -> None:
+    def _filters(self, step: Step) -> Sequence[str]:
+        """Return what to subscribe to for the frame: the chunks that are missing, where it is known which those are.
+
+        To a subscription the broker sends all that stands there, also what came before the link was cut.
+        """
+        missing = self._collectors[step].missing()
+        if missing is None or len(missing) > MOST_FILTERS or step in self._in_vain:
+            self._in_vain.discard(step)
+            return [self._topics.frame_filter(step)]
+        return [self._topics.frame(step, index) for index in missing]
+
+    async def _wait(self, step: Step, filters: Sequence[str]) -> None:
         """Wait for the frame as long as chunks keep coming."""
         while step not in self._bodies:
             if self._damage is not None:
@@ -98,4 +116,8 @@ class Fetching:
                 async with asyncio.timeout(PATIENCE_S):
                     await self._heard.wait()
             except TimeoutError:
+                if (
+                    self._topics.frame_filter(step) not in filters
+                ):  # it may stand there in other chunks by now
+                    self._in_vain.add(step)
                 raise TimeoutError(f"no chunk came for {PATIENCE_S:.0f} s") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fedmq.errors import StoreError
@@ -34,12 +35,5 @@ class Storing:
             if not self._training.is_unstored:
                 raise  # it could not be made
             self._trouble.refused(error)
-        while True:
-            await asyncio.sleep(DISK_PAUSE_S)
-            try:
-                stored = await asyncio.to_thread(self._training.store)
-            except StoreError as error:
-                self._trouble.refused(error)
-            else:
-                self._trouble.wrote(0.0)
-                return stored
+        await asyncio.sleep(DISK_PAUSE_S)
+        return await self._trouble.insist(partial(asyncio.to_thread, self._training.store))

@@ -7,14 +7,17 @@ is told of as well: rounds then take as long as it does.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from fedmq.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    from fedmq.errors import StoreError
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,19 @@ class Trouble:
     def lasts(self) -> bool:
         """Whether there is some."""
         return self._since is not None
+
+    async def insist(self, write: Callable[[], Awaitable[Result]]) -> Result:
+        """Return what `write()` does; while the disk refuses, do it again: a full disk is a pause, not an end."""
+        while True:
+            begin = self._clock()
+            try:
+                done = await write()
+            except StoreError as error:
+                self.refused(error)
+                await asyncio.sleep(DISK_PAUSE_S)
+            else:
+                self.wrote(self._clock() - begin)
+                return done
 
     def refused(self, error: StoreError) -> None:
         """Tell that the disk refuses."""

@@ -53,8 +53,8 @@ class Pending:
     """The requests of one link, by packet identifier.
 
     `on_late(what, patience_s)` is called once an answer is overdue; `heard()` says when, by the event loop's clock, the
-    last byte came from the broker. One timer serves all requests: most are answered
-    in a thousandth of their patience, and arming a timer for each cost more than sending it.
+    last byte came from the broker. One timer serves all requests: most are answered in a thousandth of their patience,
+    and arming a timer for each cost more than sending it.
     """
 
     def __init__(

@@ -154,6 +154,10 @@ class Collector:
             self._pieces[chunk.index] = chunk.data
         return self._whole(self._assembly) if self._assembly.complete else None
 
+    def missing(self) -> list[int] | None:
+        """Return the indexes of the chunks that have not come; None where none has."""
+        return None if self._assembly is None else self._assembly.missing()
+
     def _whole(self, assembly: Assembly) -> bytes:
         body = b"".join(self._pieces[index] for index in range(assembly.count))
         self._assembly, self._pieces = None, {}
@@ -180,6 +184,13 @@ class FrameCollector:
         if claims not in self._cuttings and len(self._cuttings) == MOST_CUTTINGS:
             del self._cuttings[next(iter(self._cuttings))]
         return self._cuttings.setdefault(claims, Collector(self._most)).take(chunk)
+
+    def missing(self) -> list[int] | None:
+        """Return the indexes of the chunks that have not come; None where none has, or some from different cuttings."""
+        if len(self._cuttings) != 1:
+            return None
+        (collector,) = self._cuttings.values()
+        return collector.missing()
 
 
 def _claims(chunk: Chunk) -> Claims:

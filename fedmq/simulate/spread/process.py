@@ -43,6 +43,7 @@ class ShareProcess:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # what lies in the working directory is nothing to us, whatever its name
             "-m",
             PROGRAM,
             stdin=asyncio.subprocess.PIPE,

@@ -43,7 +43,8 @@ async def test_while_the_disk_is_full_an_update_waits_and_is_not_trained_again(
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    monkeypatch.setattr("fedmq.device.storing.DISK_PAUSE_S", 0.02)
+    for module in ("device.storing", "store.trouble"):
+        monkeypatch.setattr(f"fedmq.{module}.DISK_PAUSE_S", 0.02)
     policy = Policy(min_devices=1, quorum=1, soft_deadline_s=60.0, hard_deadline_s=60.0)
     federation, trainer = Federation("test", policy=policy, stop=StopWhen(rounds=1)), ShiftTrainer()
     caplog.set_level(logging.WARNING)

@@ -41,7 +41,7 @@ class Line:
 
     async def subscribe(self, *filters: str) -> None:
         self.kept.extend(filters)
-        for message in self._stands(filters[0]):
+        for message in (message for filter_ in filters for message in self._stands(filter_)):
             assert self._fetching.take(message)
 
     async def unsubscribe(self, *filters: str) -> None:
@@ -49,7 +49,11 @@ class Line:
 
 
 def everything(filter_: str) -> list[Message]:
-    return chunks(KEY) if "/model/" in filter_ else chunks(DELTA)
+    return matching(filter_, [*chunks(KEY), *chunks(DELTA)])
+
+
+def matching(filter_: str, messages: list[Message]) -> list[Message]:
+    return [message for message in messages if filter_.removesuffix("+") in message.topic]
 
 
 async def fetch(fetching: Fetching, line: Line, run: bytes = RUN) -> list[tuple[Step, bytes]]:
@@ -95,8 +99,38 @@ async def test_half_a_frame_waits_for_its_other_half(monkeypatch: pytest.MonkeyP
     fetching = Fetching(TOPICS)
     with pytest.raises(TimeoutError, match="no chunk came"):
         await fetch(fetching, Line(fetching, lambda _: chunks(KEY)[:3]))
-    rest = Line(fetching, lambda filter_: everything(filter_)[3:] if "/model/" in filter_ else chunks(DELTA))
+    rest = Line(fetching, everything)
     assert await fetch(fetching, rest) == list(BODIES.items())
+    assert rest.kept[0] == TOPICS.frame(KEY, 3), "what has come is not sent again"
+    assert f"not {TOPICS.frame_filter(KEY)}" in rest.kept, "the broker's session remembers it"
+
+
+async def test_a_frame_that_was_cut_anew_meanwhile_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedmq.device.fetching.PATIENCE_S", 0.01)
+    fetching = Fetching(TOPICS)
+    with pytest.raises(TimeoutError):
+        await fetch(fetching, Line(fetching, lambda _: chunks(KEY, room=20)[:4]))
+
+    def anew(filter_: str) -> list[Message]:
+        return matching(filter_, [*chunks(KEY, room=100), *chunks(DELTA)])
+
+    with pytest.raises(TimeoutError):
+        await fetch(fetching, Line(fetching, anew))
+    line = Line(fetching, anew)
+    assert await fetch(fetching, line) == list(BODIES.items())
+    assert line.kept[0] == TOPICS.frame_filter(KEY)
+
+
+async def test_a_frame_of_which_much_is_missing_is_asked_for_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fedmq.device.fetching.PATIENCE_S", 0.01)
+    fetching = Fetching(TOPICS)
+    with pytest.raises(TimeoutError):
+        await fetch(fetching, Line(fetching, lambda _: chunks(KEY, room=1)[:1]))
+    line = Line(fetching, everything)
+    await fetch(fetching, line)
+    assert line.kept[0] == TOPICS.frame_filter(KEY)
 
 
 async def test_another_run_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:

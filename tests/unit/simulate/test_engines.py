@@ -18,24 +18,11 @@ from fedmq.simulate import FleetTable, Simulation, SimulationSettings, measuring
 from fedmq.simulate.fleet import build_fleet
 from fedmq.simulate.measuring import Measured, Probe, measure
 from fedmq.transport.memory import MemoryBroker
+from tests.unit.simulate.toy import MODULE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MODULE = """
-import numpy as np
-from fedmq.trainers.numpy import Mlp
-
-def model():
-    return Mlp(20, (8,), classes=3)
-
-def data(device):
-    generator = np.random.default_rng(int(device.split("-")[1]))
-    def draw(count):
-        y = generator.integers(0, 3, count)
-        return np.eye(3, 20)[y] + generator.normal(scale=0.5, size=(count, 20)), y
-    return draw(int(generator.integers(5, 40))), draw(10)
-"""
 TRAINING: dict[str, bool | int | float | str] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.1}
 
 

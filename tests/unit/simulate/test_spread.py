@@ -34,26 +34,13 @@ from fedmq.simulate.spread.process import ShareProcess
 from fedmq.store.modelfile import load_model
 from fedmq.transport.private import private_broker
 from fedmq.worlds import World
+from tests.unit.simulate.toy import MODULE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-MODULE = """
-import numpy as np
-from fedmq.trainers.numpy import Mlp
-
-def model():
-    return Mlp(20, (8,), classes=3)
-
-def data(device):
-    print("what the user's code prints is no message of ours")
-    generator = np.random.default_rng(int(device.split("-")[1]))
-    def draw(count):
-        y = generator.integers(0, 3, count)
-        return np.eye(3, 20)[y] + generator.normal(scale=0.5, size=(count, 20)), y
-    return draw(int(generator.integers(5, 40))), draw(10)
-"""
 PRINTED = "what the user's code prints is no message of ours\n"
+TALKATIVE = MODULE.replace("    generator", f"    print({PRINTED.strip()!r})\n    generator")
 TOML = """
 name = "several"
 training = { epochs = 2, batch_size = 8, learning_rate = 0.1 }
@@ -76,7 +63,7 @@ NOWHERE = Place("mqtt://127.0.0.1:9", private=True)
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    (tmp_path / "mine.py").write_text(MODULE)
+    (tmp_path / "mine.py").write_text(TALKATIVE)
     (tmp_path / "world.toml").write_text(TOML)
     return tmp_path / "world.toml"
 
@@ -230,7 +217,7 @@ async def test_a_process_that_is_killed_is_noticed(settings: SimulationSettings)
 async def test_what_a_process_cannot_do_is_told_in_a_sentence(
     settings: SimulationSettings, tmp_path: Path
 ) -> None:
-    (tmp_path / "other.py").write_text(MODULE.replace("print(", "raise KeyError("))
+    (tmp_path / "other.py").write_text(TALKATIVE.replace("print(", "raise KeyError("))
     fleet = replace(settings.fleet, module=ModuleName(str(tmp_path / "other.py")), processes=1)
     with pytest.raises(
         ShareLost, match=r"share 1 of 1 of the devices cannot go on: KeyError: .* no message of ours"

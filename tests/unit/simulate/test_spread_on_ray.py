@@ -23,6 +23,7 @@ from fedmq.simulate.spread.on_ray import Cluster, RayShare, require_reachable
 from fedmq.simulate.spread.order import orders
 from fedmq.store.modelfile import load_model
 from fedmq.version import __version__
+from tests.unit.simulate.toy import MODULE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,19 +31,6 @@ if TYPE_CHECKING:
 
     from fedmq.simulate import SimulationSettings
 
-MODULE = """
-import numpy as np
-from fedmq.trainers.numpy import Mlp
-
-def model():
-    return Mlp(20, (8,), classes=3)
-
-def data(device):
-    generator = np.random.default_rng(int(device.split("-")[1]))
-    y = generator.integers(0, 3, 20)
-    x = np.eye(3, 20)[y] + generator.normal(scale=0.5, size=(20, 20))
-    return (x, y), (x[:5], y[:5])
-"""
 TOML = """
 name = "cluster"
 [fleet]

@@ -261,6 +261,24 @@ def test_more_ways_of_cutting_than_are_collected_push_out_the_oldest() -> None:
     assert [collector.take(piece) for piece in FRAME_PIECES] == [None, None, None, BODY]
 
 
+def test_what_a_frame_lacks_is_known_once_a_chunk_has_come_and_all_agree() -> None:
+    collector = FrameCollector(RUN, 100)
+    assert collector.missing() is None
+    collector.take(FRAME_PIECES[2])
+    assert collector.missing() == [0, 1, 3]
+    collector.take(FRAME_PIECES[0])
+    assert collector.missing() == [1, 3]
+    collector.take(LEFT_OVER["cut otherwise"][0])
+    assert collector.missing() is None
+
+
+def test_nothing_is_known_to_be_missing_of_a_frame_that_began_again() -> None:
+    collector = FrameCollector(RUN, 100)
+    for piece in FRAME_PIECES:
+        collector.take(piece)
+    assert collector.missing() is None
+
+
 def test_a_damaged_frame_is_refused() -> None:
     collector = FrameCollector(RUN, 100)
     for piece in FRAME_PIECES[:3]:
