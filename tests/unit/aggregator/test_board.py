@@ -65,6 +65,15 @@ async def test_a_board_is_even_when_the_broker_has_everything_and_not_before() -
     assert broker.retained == {"task": b"1"}
 
 
+async def test_a_board_that_owes_several_is_even_after_the_last() -> None:
+    broker, board = Broker(), Board()
+    await board.put([kept("a", 1), kept("b", 2)])
+    with pytest.raises(ConnectionLost):
+        await board.attach(broker.link(1))
+    assert broker.retained == {"a": b"1"}
+    assert not board.is_even
+
+
 async def test_what_a_broken_link_did_not_take_is_owed_to_the_next() -> None:
     broker, board = Broker(), Board()
     await board.attach(broker.link(1))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedmq.cli import main
 from fedmq.cli.simulation import simulate as command_line
 from fedmq.config import load
 from fedmq.simulate.play import world_settings
@@ -89,10 +90,12 @@ def test_every_command_of_the_handout_is_one_that_fedmq_takes() -> None:
         r"(?:^|`)fedmq simulate ([^`\n]*)", README.read_text(encoding="utf-8"), re.MULTILINE
     )
     assert len(commands) > 12
+    fedmq = main.make_context(
+        "fedmq", ["simulate"]
+    )  # without it, click would remember another way to ask for help
     for command in commands:
         words = shlex.split(command.removesuffix(" &"))
-        context = command_line.make_context("simulate", words)
-        given = context.params
+        given = command_line.make_context("simulate", words, parent=fedmq).params
         assert world_settings(str(WORLDS / given.pop("world")), given).fleet.devices >= 10
 
 

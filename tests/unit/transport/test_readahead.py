@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,6 +128,17 @@ def test_a_websocket_that_took_nothing_is_asked_again(ends: tuple[socket.socket,
     reader._sock = type("Full", (), {"send": lambda self, data: 0})()
     with pytest.raises(BlockingIOError):
         reader.send(b"x")
+
+
+def test_part_of_a_packet_is_heard_too(ends: tuple[socket.socket, ReadAhead]) -> None:
+    far, reader = ends
+    reader.heard = 0.0
+    with pytest.raises(BlockingIOError):
+        reader.packet()
+    assert reader.heard == 0.0, "nothing came"
+    far.sendall(packet(b"slowly")[:3])
+    assert reader.packet() is None
+    assert time.monotonic() - reader.heard < 60
 
 
 def test_the_buffer_is_large_only_while_much_comes(ends: tuple[socket.socket, ReadAhead]) -> None:
