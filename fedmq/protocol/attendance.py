@@ -2,7 +2,8 @@
 
 A device announces itself with a birth, and its will says when it is gone. Births stand at the broker; but where the
 broker's queue for the aggregator holds fewer messages than there are devices, those that do not fit are dropped without
-a word. So an update of a device says too that it is there, and a question about one.
+a word. So an update that is accepted says too that its device is there; and while a round waits for devices, so does
+any that is offered, and a question about one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from fedmq.protocol.admission import Admission
+from fedmq.protocol.messages import Verdict
 from fedmq.protocol.progress import Phase
 
 if TYPE_CHECKING:
@@ -51,14 +53,30 @@ class Attendance(Admission):
         self._came(event.device, event.session, now)
 
     def _heard(self, event: co.Offered, now: float) -> None:
-        """Take an update, or a question about one, for the birth of its device, if it is one that we have asked for."""
+        """Take an update, or a question about one, for its device's birth: if we have asked for it, before a round.
+
+        In a round whoever may publish could else hold it up: it would wait for the answer of a device that is none.
+        """
         ours = event.run == self.terms.run and event.round <= self.progress.round
-        if ours and event.device not in self.present and event.device not in self._strangers:
+        if ours and self.phase in (Phase.NEW, Phase.WAITING) and self._is_news(event.device):
             self._came(event.device, UNBORN, now)
 
-    def _came(self, device: str, session: int, now: float) -> None:
+    def _settle(self, device: str, round_: int, update: bytes, verdict: Verdict, reason: str = "") -> bool:
+        """Take an update that is accepted for the birth of its device."""
+        settled = super()._settle(device, round_, update, verdict, reason)
+        if settled and verdict is Verdict.ACCEPTED and self._is_news(device):
+            self._count(device, UNBORN)
+        return settled
+
+    def _is_news(self, device: str) -> bool:
+        return device not in self.present and device not in self._strangers
+
+    def _count(self, device: str, session: int) -> None:
         self.present[device] = session
         self.progress = self.progress.counted(len(self.present))
+
+    def _came(self, device: str, session: int, now: float) -> None:
+        self._count(device, session)
         if self.phase is Phase.WAITING:
             self._open_or_wait(now)
         elif self.phase is Phase.OPEN:

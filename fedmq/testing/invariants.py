@@ -68,6 +68,7 @@ class Invariants:
         self._ended: dict[bytes, int] = {}
         self._versions: dict[bytes, int] = {}
         self._present: dict[str, int] = {}
+        self._heard: set[str] = set()
         self._life: AggregatorShell | None = None
         self.deadline = float("inf")
 
@@ -206,7 +207,7 @@ class Invariants:
     def coordinator(self, shell: AggregatorShell, event: co.CoordinatorEvent) -> None:
         """Check that the round still moves, after each event."""
         if shell is not self._life:
-            self._life, self._present = shell, {}
+            self._life, self._present, self._heard = shell, {}, set()
         self._note_presence(shell, event)
         machine, policy = shell.machine, self.world.setting.policy
         self.deadline = float("inf")
@@ -227,10 +228,15 @@ class Invariants:
         elif isinstance(event, Died) and event.session >= self._present.get(event.device, math.inf):
             del self._present[event.device]
         elif isinstance(event, Offered) and event.run == shell.disk.run and event.round <= shell.counting:
-            self._present.setdefault(event.device, UNBORN)
-        for device, session in list(self._present.items()):
-            if session == UNBORN and device not in shell.machine.present:
-                del self._present[device]  # it did not answer
+            self._heard.add(event.device)
+        self._note_the_unborn(shell.machine)
+
+    def _note_the_unborn(self, machine: Coordinator) -> None:
+        """Check that whoever is counted without a birth was heard; for how long, the machine says."""
+        unborn = {device for device, session in machine.present.items() if session == UNBORN}
+        demand(unborn <= self._heard, "a device is counted of which nothing was heard")
+        born = {device: session for device, session in self._present.items() if session != UNBORN}
+        self._present = dict.fromkeys(unborn, UNBORN) | born
 
     def _check_open(self, shell: AggregatorShell) -> None:
         machine, policy, now = shell.machine, self.world.setting.policy, self.world.now

@@ -56,14 +56,17 @@ def test_an_open_round_waits_for_a_device_that_was_heard() -> None:
 @pytest.mark.parametrize("session", [0, 1, 9])
 def test_the_will_of_any_life_ends_the_presence_of_one_whose_birth_nobody_heard(session: int) -> None:
     stage = Stage().opened()
-    stage.offer("eve")
+    stage.accept("eve")
+    assert "eve" in stage.machine.present
     stage.tell(co.Died("eve", session))
     assert "eve" not in stage.machine.present
 
 
 def test_what_is_heard_of_a_device_does_not_change_which_life_is_known() -> None:
     stage = Stage().opened()
-    stage.tell(born("bob", 7), stage.offered("bob"), co.Died("bob", 6))
+    stage.tell(born("bob", 7))
+    stage.accept("bob")
+    stage.tell(co.Died("bob", 6))
     assert stage.machine.present["bob"] == 7
 
 
@@ -78,18 +81,41 @@ def test_a_device_built_for_another_model_is_not_there_whatever_it_sends() -> No
 
 def test_a_device_that_died_as_a_stranger_may_come_back_as_another() -> None:
     stage = Stage().opened()
-    stage.tell(born("eve", layout=OTHER_LAYOUT), co.Died("eve", 1), stage.offered("eve"))
+    stage.tell(born("eve", layout=OTHER_LAYOUT), co.Died("eve", 1))
+    stage.accept("eve")
     assert "eve" in stage.machine.present
+
+
+def test_a_stranger_s_update_that_is_accepted_does_not_make_it_one_of_us() -> None:
+    stage = Stage().opened()
+    stage.tell(born("eve", layout=OTHER_LAYOUT))
+    stage.accept("eve")
+    assert "eve" not in stage.machine.present
 
 
 def test_who_was_heard_and_does_not_answer_is_counted_on_for_one_round_only() -> None:
     """Word of its end may have come before what was still on its way."""
-    stage = Stage().opened()
+    stage = waiting()
     stage.offer("eve")
+    stage.tell(born("ada"), born("bob"))
     stage.accept("ada", "bob")
     assert stage.at(Phase.OPEN)
+    assert "eve" in stage.machine.present
     stage.tell(co.Ticked(), after=60.0)
     stage.step()
+    assert stage.machine.present.keys() == {"ada", "bob"}
+    stage.accept("ada", "bob")
+    assert stage.at(Phase.STEPPING)
+
+
+def test_what_is_refused_or_late_in_a_round_holds_no_other_round_up() -> None:
+    """Whoever may publish can send that, under as many names as there are."""
+    stage = Stage().opened()
+    stage.offer("eve")
+    stage.complete("eve", model=99)
+    stage.accept("ada", "bob")
+    stage.step()
+    stage.offer("mallory", round=1)
     assert stage.machine.present.keys() == {"ada", "bob"}
     stage.accept("ada", "bob")
     assert stage.at(Phase.STEPPING)

@@ -113,7 +113,8 @@ class CoordinatorWorld(RuleBasedStateMachine):
 
     def send(self, device: str, update: bytes) -> None:
         number = self.machine.progress.round
-        self.there.setdefault(device, UNBORN)
+        if self.machine.phase in {Phase.NEW, Phase.WAITING}:
+            self.there.setdefault(device, UNBORN)
         effects = self.tell(co.Offered(device, RUN, number, update, 10))
         if any(isinstance(effect, co.Keep) for effect in effects):
             self.waiting.append(co.Completed(device, number, update, self.machine.progress.version, LAYOUT))
@@ -134,6 +135,7 @@ class CoordinatorWorld(RuleBasedStateMachine):
         if self.nature.setdefault(job.update, good):  # an update decodes, or not, whenever it is tried
             assert not any(update.startswith(job.device.encode()) for update in self.accepted)
             self.accepted.add(job.update)
+            self.there.setdefault(job.device, UNBORN)
             self.tell(co.Absorbed(job.device, job.round, job.update, Facts(1)))
         else:
             self.tell(co.Spoiled(job.device, job.round, job.update, "why"))
