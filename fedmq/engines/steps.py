@@ -52,6 +52,16 @@ class Steps:
             steps._lay(place, schedule, job.seed)
         return steps
 
+    @property
+    def length(self) -> int:
+        """How many steps there is place for."""
+        return len(self.mask[0])
+
+    @property
+    def width(self) -> int:
+        """How many examples a step has place for."""
+        return len(self.mask[0, 0])
+
     def counts(self) -> list[int]:
         """Return how many steps each device takes."""
         counts: list[int] = self.taken.sum(axis=1).tolist()

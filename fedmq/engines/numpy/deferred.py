@@ -1,79 +1,33 @@
 """Plain SGD on stacked perceptrons whose widest layer is moved once for many steps, not in each.
 
 A step of SGD adds ``-rate * x.T @ e`` to the first layer's kernel W: a matrix of low rank, but as many numbers to read
-and write as W has, and that is where the time goes. Within a block of steps it suffices to remember the errors e: what
-the moved kernel would answer to the block's later examples is
+and write as W has, and that is where the time goes. Within a block of steps it suffices to sum up, for each example,
+the errors e (times the rate) that it met: what the moved kernel answers to an example then is
 
-    ``x @ W_s = x @ W_0 - rate * sum over earlier steps k of (x @ x_k.T) @ e_k``
+    ``x @ W_s = x @ W_0 - sum over examples k of (x @ x_k.T) @ e_k``
 
 so W is read once (``x @ W_0`` for all examples of the block), the examples' inner products take the place of W, and
 W is written once, as one product of all x and all e. The same idea makes LAPACK's blocked factorisations fast
-(Schreiber and Van Loan 1989, "A Storage-Efficient WY Representation for Products of Householder Transformations").
-The sum is the same but for the order of its terms.
+(Schreiber and Van Loan 1989, "A Storage-Efficient WY Representation for Products of Householder Transformations"), and
+is how kernel machines are trained in their dual form (Aizerman, Braverman and Rozonoer 1964, "Theoretical Foundations
+of the Potential Function Method in Pattern Recognition Learning"). The sum is the same but for the order of its terms.
 """
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fedmq.engines.numpy.stacks import judge, slopes_of, variables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    from fedmq.engines.numpy.blocks import Batches, Block
+    from fedmq.engines.numpy.stacks import Stack, Told
+    from fedmq.trainers.numpy import Labels, Matrix
     from fedmq.vectors import Layout, Vector
-
-Stack: TypeAlias = NDArray[np.float32]
-"""One matrix, or row, for each device: the first dimension counts devices."""
-
-_SHARE: Final = 8
-"""A block has at most one example for each so many inputs: with more, inner products would cost more than they save."""
-
-
-_WORTH: Final = 16
-"""A number of the kernel left alone for a step is worth so many of those that inner products take: as measured."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batches:
-    """The examples of all steps: of each device's `xs` those in `rows`, of shape (devices, steps, batch).
-
-    `y` and `mask` have the shape of `rows`.
-    """
-
-    xs: Sequence[Stack]
-    rows: NDArray[np.int64]
-    y: NDArray[np.int64]
-    mask: Stack
-
-    @classmethod
-    def of(
-        cls, xs: Sequence[Stack], ys: Sequence[NDArray[np.int64]], rows: NDArray[np.int64], mask: Stack
-    ) -> Batches:
-        """Take every device's examples, and the order in which it goes through them."""
-        return cls(xs, rows, np.stack([own[some] for own, some in zip(ys, rows, strict=True)]), mask)
-
-    @property
-    def inputs(self) -> int:
-        """How many numbers an example has."""
-        return int(self.xs[0].shape[1])
-
-    def blocks(self, outputs: int) -> Iterator[tuple[int, int]]:
-        """Yield the first step of each block, and the one behind its last; for a kernel with so many outputs."""
-        _, steps, width = self.mask.shape
-        length = max(1, min(self.inputs // _SHARE, _WORTH * outputs // width) // width)
-        edges = [*range(0, steps, length), steps]
-        yield from itertools.pairwise(edges)
-
-    def gather(self, device: int, first: int, end: int, out: Stack) -> None:
-        """Write the examples of these steps to `out`, one behind the other, and zeros where there are none."""
-        self.xs[device].take(self.rows[device, first:end].reshape(-1), axis=0, out=out, mode="clip")
-        mask = self.mask[device, first:end]
-        if not mask.all():
-            out[mask.reshape(-1) == 0] = 0
 
 
 class DeferredDescent:
@@ -82,66 +36,64 @@ class DeferredDescent:
     def __init__(self, layout: Layout, models: Sequence[Vector]) -> None:
         # One array for all: the system hands memory out in large pages then, and each small one would be a fault.
         self.vectors = np.empty((len(models), layout.size), np.float32)
-        arrays = [layout.unpack(np.asarray(model, np.float32)) for model in models]
-        self._targets = [layout.unpack(vector) for vector in self.vectors]
-        self._wide = [own[0] for own in arrays]
-        """The first kernels as they stand: the models' own until the first block is done."""
-        stacks = [np.stack(several) for several in itertools.islice(zip(*arrays, strict=True), 1, None)]
-        self._biases, self._kernels = stacks[::2], stacks[1::2]
+        self._wide, *others = variables(layout, self.vectors)
+        self._biases, self._kernels = others[::2], others[1::2]
+        size = layout.sizes[0]
+        for vector, model in zip(self.vectors, models, strict=True):
+            vector[size:] = model[size:]
+        self._begun = [
+            model[:size].astype(np.float32, copy=False).reshape(self._wide.shape[1:]) for model in models
+        ]
+        """The first kernels as they stand: the models' own until the first block is done, then those of `_wide`."""
 
-    def run(self, batches: Batches, rate: np.float32) -> NDArray[np.float64]:
+    def run(self, batches: Batches, rate: np.float32) -> Told:
         """Take all steps; return sums of losses and counts of right answers, of shape (devices, steps, 2)."""
-        told = np.zeros((*batches.mask.shape[:2], 2))
-        for first, end in batches.blocks(self._biases[0].shape[1]):
-            self._block(batches, first, end, rate, told)
-        for k, own in enumerate(self._targets):
-            for place, stack in enumerate(_woven(self._biases, self._kernels)):
-                own[place + 1][...] = stack[k]
+        outputs = self._wide.shape[2]
+        return np.concatenate([self._block(block, rate) for block in batches.blocks(outputs)], axis=1)
+
+    def _block(self, block: Block, rate: np.float32) -> Told:
+        """Take the steps of `block`, then move the widest layer."""
+        answers, inner = self._ahead(block)
+        errors = np.zeros_like(answers)
+        told = np.empty((*block.mask.shape[:2], 2))
+        for step, at in enumerate(block.places):
+            scores = answers[at]
+            if step:
+                scores -= inner[at] @ errors[:, :-1]
+            told[:, step], slopes = self._step(scores, block.labels[:, step], block.mask[:, step], rate)
+            errors[at] += slopes  # an example is in a batch once; all that are none share the last row
+        self._move(block.xs, errors)
         return told
 
-    def _block(
-        self, batches: Batches, first: int, end: int, rate: np.float32, told: NDArray[np.float64]
-    ) -> None:
-        """Take the steps from `first` to before `end`, then move the widest layer."""
-        devices, _, width = batches.mask.shape
-        rows = (end - first) * width
-        x = np.empty((devices, rows, batches.inputs), np.float32)
-        inner = np.empty((devices, rows, rows), np.float32)
-        answers = np.empty((devices, rows, self._biases[0].shape[1]), np.float32)
-        for k, kernel in enumerate(self._wide):
-            batches.gather(k, first, end, x[k])
-            if end - first > 1:
-                np.matmul(x[k], x[k].T, out=inner[k])
-            np.matmul(x[k], kernel, out=answers[k])
-        errors = np.empty_like(answers)
-        for step in range(first, end):
-            now = slice((step - first) * width, (step - first + 1) * width)
-            before = slice(0, now.start)
-            if now.start:
-                answers[:, now] -= inner[:, now, before] @ errors[:, before]
-            told[:, step], errors[:, now] = self._step(
-                answers[:, now], batches.y[:, step], batches.mask[:, step], rate
-            )
-        self._move(x, errors)
+    def _ahead(self, block: Block) -> tuple[Stack, Stack]:
+        """Return what the widest kernel answers to each example as it stands, and the examples' inner products."""
+        devices, steps, _ = block.mask.shape
+        answers = np.zeros((devices, block.size + 1, self._wide.shape[2]), np.float32)
+        inner = np.zeros((devices, block.size + 1, block.size), np.float32)
+        for k, (x, kernel) in enumerate(zip(block.xs, self._begun, strict=True)):
+            np.matmul(x, kernel, out=answers[k, : len(x)])
+            if steps > 1:
+                np.matmul(x, x.T, out=inner[k, : len(x), : len(x)])
+        return answers, inner
 
-    def _move(self, x: Stack, errors: Stack) -> None:
+    def _move(self, xs: Sequence[Matrix], errors: Stack) -> None:
         """Move the widest layer."""
         move = np.empty_like(self._wide[0])
-        for k, target in enumerate(self._targets):
-            np.matmul(x[k].T, errors[k], out=move)
-            np.subtract(self._wide[k], move, out=target[0])
-            self._wide[k] = target[0]
+        for k, x in enumerate(xs):
+            np.matmul(x.T, errors[k, : len(x)], out=move)
+            np.subtract(self._begun[k], move, out=self._wide[k])
+            self._begun[k] = self._wide[k]
 
-    def _step(
-        self, scores: Stack, labels: NDArray[np.int64], mask: Stack, rate: np.float32
-    ) -> tuple[NDArray[np.float64], Stack]:
+    def _step(self, scores: Stack, labels: Labels, mask: Stack, rate: np.float32) -> tuple[Told, Stack]:
         """Take one step with all but the widest layer's kernel; return figures, and `rate` times the errors there."""
-        layers = [scores + self._biases[0][:, None]]
+        scores += self._biases[0][:, None]
+        layers = [scores]
         for kernel, bias in zip(self._kernels, self._biases[1:], strict=True):
             np.maximum(layers[-1], 0, out=layers[-1])
-            layers.append(layers[-1] @ kernel + bias[:, None])
-        told = _judge(layers[-1], labels, mask)
-        error = _slopes(layers[-1], labels, mask, rate)
+            layers.append(layers[-1] @ kernel)
+            layers[-1] += bias[:, None]
+        told = judge(layers[-1], labels, mask)
+        error = slopes_of(layers[-1], labels, mask, rate)
         for i in reversed(range(len(self._kernels))):
             back = error @ self._kernels[i].transpose(0, 2, 1)
             back *= layers[i] > 0
@@ -150,32 +102,3 @@ class DeferredDescent:
             error = back
         self._biases[0] -= error.sum(axis=1)
         return told, error
-
-
-def _judge(scores: Stack, labels: NDArray[np.int64], mask: Stack) -> NDArray[np.float64]:
-    """Turn `scores` into probabilities in place; return of each device the sum of losses, and the right answers."""
-    right = ((scores.argmax(axis=2) == labels) * mask).sum(axis=1)
-    scores -= scores.max(axis=2, keepdims=True)
-    chosen = np.take_along_axis(scores, labels[..., None], axis=2)[..., 0]
-    np.exp(scores, out=scores)
-    totals = scores.sum(axis=2)
-    scores /= totals[..., None]
-    losses = ((np.log(totals) - chosen) * mask).sum(axis=1)
-    return np.stack([losses, right], axis=1).astype(np.float64)
-
-
-def _slopes(probabilities: Stack, labels: NDArray[np.int64], mask: Stack, rate: np.float32) -> Stack:
-    """Return `rate` times the slopes of each device's mean loss by its scores."""
-    devices, width = labels.shape
-    probabilities[np.arange(devices)[:, None], np.arange(width), labels] -= 1
-    scale = rate * mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
-    probabilities *= scale[..., None]
-    return probabilities
-
-
-def _woven(biases: Sequence[Stack], kernels: Sequence[Stack]) -> Iterator[Stack]:
-    """Yield bias, kernel, bias, ... as the layout has them behind the first kernel."""
-    for bias, kernel in itertools.zip_longest(biases, kernels):
-        yield bias
-        if kernel is not None:
-            yield kernel

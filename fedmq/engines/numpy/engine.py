@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from fedmq.device.interface import Trained
 from fedmq.engines.front import cores
 from fedmq.engines.numpy.blas import one_thread
-from fedmq.engines.numpy.deferred import Batches, DeferredDescent
+from fedmq.engines.numpy.blocks import Batches
+from fedmq.engines.numpy.convolving import ConvolvingEngine
+from fedmq.engines.numpy.deferred import DeferredDescent
 from fedmq.engines.numpy.models import read_apart
-from fedmq.engines.steps import Steps, alike, picked, rounded
+from fedmq.engines.numpy.stacks import means
+from fedmq.engines.steps import Steps, alike, rounded
 from fedmq.errors import ConfigError
 from fedmq.trainers.batches import Schedule
 from fedmq.trainers.module import load_user_module
@@ -20,16 +23,28 @@ from fedmq.trainers.numpy import Mlp, NumpyTrainer, trainer_options, trainer_pai
 from fedmq.trainers.settings import finite, refuse_unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Mapping, Sequence
 
     from fedmq.engines.engine import Job
+    from fedmq.engines.numpy.models import KerasModel
     from fedmq.trainers.module import Supply
+    from fedmq.trainers.settings import Settings
     from fedmq.vectors import Layout, Vector
 
 STACK: Final = 24
 """Enough to spread NumPy's cost for each call over many devices, and few enough to stay near the caches."""
+
+
+class _Kind(NamedTuple):
+    """What must be the same to be stacked: it says nothing of other devices, so neither will results.
+
+    `steps` in all and in an `epoch`, both rounded up, of `width` examples each.
+    """
+
+    settings: Settings
+    steps: int
+    epoch: int
+    width: int
 
 
 class NumpyEngine:
@@ -78,32 +93,31 @@ class NumpyEngine:
                 results[place] = trained
         return [trained for trained in results if trained is not None]
 
-    def _kind(self, job: Job) -> Hashable:
-        """Return what must be the same to be stacked: it says nothing of other devices, so neither will results."""
+    def _kind(self, job: Job) -> _Kind | None:
+        """Return of which kind `job` is; None where it trains alone."""
         trainer = self._trainers[job.device]
         pull = job.pulled
         if trainer.momentum or pull.linear is not None or pull.strength:
             return None
         schedule = Schedule(job.count(trainer.examples), job.chosen)
-        return job.chosen, rounded(schedule.steps), schedule.width
+        epoch = -(-schedule.rows // schedule.width)
+        return _Kind(job.chosen, rounded(schedule.steps), rounded(epoch), schedule.width)
 
     def _together(self, jobs: Sequence[Job]) -> list[Trained]:
-        if self._kind(jobs[0]) is None:
+        kind = self._kind(jobs[0])
+        if kind is None:
             return [self._alone(job) for job in jobs]
         trainers = [self._trainers[job.device] for job in jobs]
         counts = [job.count(trainer.examples) for job, trainer in zip(jobs, trainers, strict=True)]
-        steps = Steps.of(jobs, counts, length=rounded(Schedule(counts[0], jobs[0].chosen).steps))
-        rate = trainers[0].chosen_rate(jobs[0].chosen)
+        steps = Steps.of(jobs, counts, length=kind.steps)
+        descent = DeferredDescent(trainers[0].layout, [job.model for job in jobs])
+        rate = np.float32(trainers[0].chosen_rate(kind.settings))
         with np.errstate(all="ignore"):  # a training that diverges is reported as it is
-            batches = Batches.of(
-                [t.x for t in trainers], [t.y for t in trainers], picked(jobs, steps.rows), steps.mask
-            )
-            descent = DeferredDescent(trainers[0].layout, [job.model for job in jobs])
-            told = descent.run(batches, np.float32(rate))
+            told = descent.run(Batches(jobs, trainers, steps, kind.epoch), rate)
         return [
             self._trained(job, vector, count, figures)
             for job, vector, count, figures in zip(
-                jobs, descent.vectors, steps.counts(), _means(told, steps), strict=True
+                jobs, descent.vectors, steps.counts(), means(told, steps), strict=True
             )
         ]
 
@@ -121,8 +135,10 @@ class NumpyEngine:
         return Trained(vector, job.count(trainer.examples), steps, finite(metrics), reach)
 
 
-def from_module(module: str, supplies: Mapping[str, Supply], options: Mapping[str, Any]) -> NumpyEngine:
-    """Return the engine for a user's module whose `model()` returns an `Mlp`, or a Keras model that is one.
+def from_module(
+    module: str, supplies: Mapping[str, Supply], options: Mapping[str, Any]
+) -> NumpyEngine | ConvolvingEngine:
+    """Return the engine for a user's module whose `model()` returns an `Mlp`, or a Keras model that it can train.
 
     `options` are those of the NumPy trainer for an `Mlp`, and ``seed`` for a Keras model, which says the others itself.
     Raises ConfigError where model or data cannot be used.
@@ -132,9 +148,18 @@ def from_module(module: str, supplies: Mapping[str, Supply], options: Mapping[st
         return NumpyEngine(_trainers(found, module, supplies, trainer_options(options)))
     refuse_unknown("engine option", options, ("seed",))
     model = read_apart(module, options)
+    mlp = model.mlp
+    if mlp is None:
+        return _convolving(model, module, supplies)
     given = {"learning_rate": model.learning_rate, "momentum": model.momentum}
-    trainers = _trainers(model.mlp, module, supplies, given)
+    trainers = _trainers(mlp, module, supplies, given)
     return NumpyEngine(trainers, layout=model.layout, initial=model.initial)
+
+
+def _convolving(model: KerasModel, module: str, supplies: Mapping[str, Supply]) -> ConvolvingEngine:
+    train = {device: trainer_pair(supply.train, module) for device, supply in supplies.items()}
+    held = {device: supply.held_out for device, supply in supplies.items() if supply.held_out is not None}
+    return ConvolvingEngine(model, train, {device: trainer_pair(own, module) for device, own in held.items()})
 
 
 def _own_model(module: str) -> object:
@@ -162,10 +187,3 @@ def _trainers(
         except ConfigError as error:
             raise ConfigError(f"{device}: {error}") from error
     return trainers
-
-
-def _means(told: NDArray[np.float64], steps: Steps) -> list[dict[str, float]]:
-    """Return each device's figures of its last epoch."""
-    seen = (steps.mask.sum(axis=2) * steps.last).sum(axis=1)
-    sums = (told * steps.last[..., None]).sum(axis=1) / np.maximum(seen, 1)[:, None]
-    return [{"train_loss": float(loss), "train_accuracy": float(right)} for loss, right in sums]

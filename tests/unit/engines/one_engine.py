@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fedmq.engines import Engine
 
 ROWS = (3, 8, 21, 21, 30)
-SHAPES = {"mlp": (20,), "cnn": (10, 10, 1), "conv1d": (24, 6)}
+SHAPES = {"mlp": (20,), "cnn": (10, 10, 1), "conv1d": (24, 6), "pooled": (11, 9, 2)}
 COLUMNS = ("loss", "accuracy", "held_out", "train_loss", "train_accuracy")
 MODULE = """
 def model():
@@ -42,6 +42,10 @@ BODIES = {
         '[layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D(), '
         'layers.Conv2D(6, 3, strides=2, padding="same", activation="relu"), layers.Flatten()]'
     ),
+    "pooled": (
+        '[layers.Conv2D(5, 3, padding="same"), layers.MaxPooling2D((2, 3)), layers.ReLU(), '
+        'layers.Conv2D(6, (2, 3), activation="relu"), layers.Flatten(), layers.Dense(7, activation="relu")]'
+    ),
     "conv1d": (
         '[layers.Conv1D(8, 5, strides=2, padding="same"), layers.GroupNormalization(4), layers.ReLU(), '
         'layers.Conv1D(6, 3, dilation_rate=2, activation="relu"), layers.GlobalMaxPooling1D()]'
@@ -49,7 +53,7 @@ BODIES = {
 }
 
 
-MOMENTUM = {"mlp": 0.0, "cnn": 0.9, "conv1d": 0.0}
+MOMENTUM = {"mlp": 0.0, "cnn": 0.9, "conv1d": 0.0, "pooled": 0.9}
 
 
 def main(asked: dict[str, Any]) -> None:

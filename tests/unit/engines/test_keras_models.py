@@ -12,12 +12,15 @@ import pytest
 
 from fedmq.engines import Job
 from fedmq.engines.choice import load
+from fedmq.engines.numpy.layers import ConvolutionSizes, DenseSizes
 from fedmq.errors import ConfigError
 from fedmq.trainers.module import Supply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from fedmq.engines.numpy.networks import Sizes
 
 HEAD = """
 import keras
@@ -38,6 +41,9 @@ def data(device):
 
 def model():
     """
+IMAGE = "layers.Reshape((2, 1, 2))"
+POOL = "layers.MaxPooling2D((2, 1))"
+ROW = "layers.Flatten(), layers.Dense(3)"
 DENSE = "[layers.Dense(5, activation='relu'), layers.Dense(3)]"
 
 
@@ -77,7 +83,34 @@ def module(tmp_path: Path) -> Callable[[str], str]:
     ("says", "why"),
     [
         ("return compiled([layers.Dense(5, activation='tanh'), layers.Dense(3)])", "the activation tanh"),
-        ("return compiled([layers.Dense(5), layers.Dropout(0.5), layers.Dense(3)])", "activation linear"),
+        ("return compiled([layers.Dense(5), layers.Dropout(0.5), layers.Dense(3)])", "a Dropout layer"),
+        (f"return compiled([{IMAGE}, layers.Conv2D(2, 1, strides=2), {ROW}])", "in steps of one"),
+        (f"return compiled([{IMAGE}, layers.Conv2D(2, 1, groups=2), {ROW}])", "no plain convolution"),
+        (f"return compiled([{IMAGE}, layers.MaxPooling2D(1), {ROW}])", "right behind a convolution"),
+        (
+            f"return compiled([{IMAGE}, layers.Conv2D(2, 1), {POOL}, layers.MaxPooling2D(1), {ROW}])",
+            "right behind a convolution",
+        ),
+        (
+            f"return compiled([{IMAGE}, layers.Conv2D(2, 1), layers.MaxPooling2D((2, 1), strides=1), {ROW}])",
+            "windows side by side",
+        ),
+        (f"return compiled([{IMAGE}, layers.ReLU(), layers.Conv2D(2, 1), {ROW}])", "or the first layer"),
+        (f"return compiled([{IMAGE}, layers.Conv2D(2, 1), layers.ReLU(6), {ROW}])", "another activation"),
+        (
+            f"return compiled([{IMAGE}, layers.Conv2D(2, 1), layers.Reshape((1, 2, 2)), {ROW}])",
+            "another shape than a row",
+        ),
+        ("return compiled([layers.Reshape((2, 2)), layers.Dense(3), layers.Flatten()])", "numbers in a row"),
+        (
+            f"return compiled([layers.Dense(4), {IMAGE}, layers.Conv2D(2, 1), {ROW}])",
+            "another shape than a row",
+        ),
+        (
+            "return compiled([layers.Dense(4, activation='softmax'), layers.Dense(3)])",
+            "a softmax before its last layer",
+        ),
+        ("return compiled([layers.Dense(3, activation='relu')])", "no Dense one that gives scores"),
         ("return compiled([layers.BatchNormalization(), layers.Dense(3)])", "a BatchNormalization layer"),
         (f"return compiled({DENSE}, 'adam')", "more than SGD"),
         (f"return compiled({DENSE}, loss='mse')", "no SparseCategoricalCrossentropy"),
@@ -94,6 +127,38 @@ def test_what_numpy_cannot_train(says: str, why: str, module: Callable[[str], st
 
     with pytest.raises(ConfigError, match=why):
         read(first_model(module(says), {}))
+
+
+@pytest.mark.slow
+@pytest.mark.keras
+@pytest.mark.parametrize(
+    ("body", "layers"),
+    [
+        (
+            f"{IMAGE}, layers.Conv2D(4, (1, 2), padding='same'), {POOL}, layers.ReLU(), {ROW}",
+            (ConvolutionSizes((1, 2), 4, same=True, relu=True, pool=(2, 1)), DenseSizes(3, relu=False)),
+        ),
+        (
+            f"{IMAGE}, layers.Conv2D(4, 1), layers.Activation('relu'), layers.Conv2D(2, 1), {ROW}",
+            (
+                ConvolutionSizes((1, 1), 4, same=False, relu=True),
+                ConvolutionSizes((1, 1), 2, same=False, relu=False),
+                DenseSizes(3, relu=False),
+            ),
+        ),
+        (
+            "layers.Dense(5), layers.ReLU(), layers.Dense(3)",
+            (DenseSizes(5, relu=True), DenseSizes(3, relu=False)),
+        ),
+    ],
+)
+def test_what_numpy_reads(body: str, layers: tuple[Sizes, ...], module: Callable[[str], str]) -> None:
+    from fedmq.engines.keras import first_model
+    from fedmq.engines.numpy.reading import read
+
+    found = read(first_model(module(f"return compiled([{body}])"), {})).network
+    assert found.layers == layers
+    assert found.image == ((4,) if "Conv2D" not in body else (2, 1, 2))
 
 
 @pytest.mark.slow

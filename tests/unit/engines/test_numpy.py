@@ -7,19 +7,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedmq.descent import Pull
 from fedmq.engines import Front, Job
 from fedmq.engines.numpy import NumpyEngine, from_module
+from fedmq.engines.numpy.blocks import Batches
+from fedmq.engines.steps import Steps
 from fedmq.errors import ConfigError, MisuseError
 from fedmq.testing.trainer import CLASSES, INPUTS, Points, TrainerConformance, points
+from fedmq.trainers.batches import Schedule
 from fedmq.trainers.module import Supply
 from fedmq.trainers.numpy import Mlp, NumpyTrainer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fedmq.device.interface import Setting, Trainer
+    from fedmq.device.interface import Setting, Trained, Trainer
 
 SIZES = (1, 3, 8, 9, 24, 25, 50, 70)
 TOLERANCE = 2e-6
@@ -69,6 +74,69 @@ def test_stacked_devices_get_what_they_would_alone(settings: dict[str, Setting],
         assert (found.examples, found.steps) == (wanted.examples, wanted.steps)
         assert found.reach == pytest.approx(wanted.reach)
         assert found.metrics == pytest.approx(dict(wanted.metrics), abs=TOLERANCE)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> tuple[NumpyEngine, list[Job]]:
+    """Some devices of one model, and a job for each: all epochs in one block, in several, and a block for each step."""
+    inputs, hidden = draw(st.sampled_from((5, 60, 250))), tuple(draw(st.lists(st.integers(1, 9), max_size=2)))
+    model = Mlp(inputs, hidden, classes=draw(st.integers(1, 4)))
+    generator = np.random.Generator(np.random.Philox(draw(st.integers(0, 999))))
+    held = {}
+    for device, rows in enumerate(draw(st.lists(st.integers(1, 70), min_size=1, max_size=4))):
+        x = generator.normal(scale=inputs**-0.5, size=(rows, inputs)).astype(np.float32)
+        held[f"d{device}"] = NumpyTrainer(model, x, generator.integers(0, model.classes, rows), seed=device)
+    settings = {"epochs": draw(st.integers(1, 4)), "batch_size": draw(st.integers(1, 30))}
+    settings |= draw(st.sampled_from(({}, {"max_steps": 3})))
+    jobs = []
+    for seed, (name, trainer) in enumerate(held.items()):
+        count = draw(st.integers(0, 40))
+        some = generator.integers(0, trainer.examples, count) if count else None
+        jobs.append(Job(name, trainer.initial(), settings, seed, rows=some))
+    return NumpyEngine(held), jobs
+
+
+@settings(max_examples=40, deadline=None)
+@given(fleets())
+def test_any_fleet_gets_what_its_trainers_give_and_the_same_bits_alone(
+    fleet: tuple[NumpyEngine, list[Job]],
+) -> None:
+    engine, jobs = fleet
+    for job, found in zip(jobs, engine.train(jobs), strict=True):
+        wanted = plain(engine, job)
+        assert found.vector == pytest.approx(wanted.vector, abs=TOLERANCE)
+        loss = found.metrics["train_loss"]  # equal scores may fall out either way by their rounding
+        assert loss == pytest.approx(wanted.metrics["train_loss"], abs=1e-5)
+        assert (found.examples, found.steps) == (wanted.examples, wanted.steps)
+        assert engine.train([job])[0].vector.tobytes() == found.vector.tobytes()
+
+
+def plain(engine: NumpyEngine, job: Job) -> Trained:
+    """Return what the device's trainer gives, one step after the other."""
+    trainer = engine._trainers[job.device]
+    trainer = trainer if job.rows is None else trainer.picked(job.rows)
+    return trainer.train(job.model, job.settings, seed=job.seed)
+
+
+@pytest.mark.parametrize(
+    ("devices", "settings", "size", "blocks"),
+    [
+        (("d8", "d8"), {"batch_size": 4}, 8, 1),
+        (("d50",), {"batch_size": 10}, 30, 2),  # more examples than one epoch pays for
+        (("d50",), {"batch_size": 10, "epochs": 2}, 50, 1),
+        (("d70",), {"batch_size": 30, "epochs": 2}, 30, 6),  # a block for each step
+    ],
+)
+def test_steps_share_a_block_where_that_pays(
+    devices: tuple[str, ...], settings: dict[str, Setting], size: int, blocks: int
+) -> None:
+    everyone = trainers()
+    few = [everyone[device] for device in devices]
+    jobs = [Job(device, few[0].initial(), settings, 1) for device in devices]
+    steps = Steps.of(jobs, [trainer.examples for trainer in few])
+    epoch = Schedule(few[0].examples, jobs[0].chosen)
+    found = list(Batches(jobs, few, steps, -(-epoch.rows // epoch.width)).blocks(24))
+    assert (found[0].size, len(found)) == (size, blocks)
 
 
 def test_company_does_not_change_a_bit() -> None:
