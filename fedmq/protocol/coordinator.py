@@ -8,9 +8,10 @@ The life of a federation, phase by phase:
 - **new**: nothing has started. Who comes is noted; updates are put off.
 - **waiting**: fewer devices are there than the policy wants. A birth may open a round, and so may an update of a
   device whose birth got lost.
-- **open**: a task is out. Updates are admitted, journaled, absorbed, receipted. The round closes as soon as every
-  device that was asked has its verdict; with over-selection, as soon as enough are in; at the soft deadline with a
-  quorum; at the hard deadline in any case.
+- **open**: a task is out. Updates are admitted, journaled, absorbed, receipted. The round closes with a quorum as soon
+  as every device that was asked, and is there, has its verdict; with over-selection, as soon as enough are in; at the
+  soft deadline with a quorum; at the hard deadline in any case. A device that dies in the middle of its update has
+  `Policy.grace_s` to come back, and is counted on until then.
 - **draining**: closed to new updates; those that are with the rule still come back. Then there is a quorum, or not.
 - **stepping**: the shell moves the model and publishes it; the next round follows.
 - **stopped**: a stop condition held. Updates still get their receipts.
@@ -38,7 +39,6 @@ from fedmq.protocol import coordination as co
 from fedmq.protocol.admission import START_PAUSE_S
 from fedmq.protocol.attendance import Attendance
 from fedmq.protocol.calls import next_task
-from fedmq.protocol.cohort import members
 from fedmq.protocol.deadlines import forget, learn, soft_deadline_s
 from fedmq.protocol.ledger import MOST_NAMES, REMEMBERED_ROUNDS, Ledger
 from fedmq.protocol.messages import Receipt, Report, TaskKind, Verdict
@@ -188,15 +188,14 @@ class Coordinator(Attendance):
         # After a restart the journal's task may be newer than the checkpoint.
         self.progress = self.progress.opened(task)
         self.ledger.open()
-        self._asked, self._waiting_for = set(), set()
-        for device in members(self.present, task.salt, task.fraction):
-            self._ask_invited(device, task.round)
+        self._ask_all(task)
         self._out.append(co.Announce(task, begin))
         self._sleep(now)
 
     def _sleep(self, now: float) -> None:
         """Be woken when what is waited for changes next; a quick buffer may close before the census ends."""
-        self._out.append(co.WakeAt(next(t for t in (self._census, self._soft(), self._hard()) if now < t)))
+        deadline = next(t for t in (self._census, self._soft(), self._hard()) if now < t)
+        self._out.append(co.WakeAt(min(deadline, self._first_end())))
 
     # --- rounds close -------------------------------------------------------------------------------------------------
 
@@ -206,6 +205,7 @@ class Coordinator(Attendance):
             self._sleep(now)
 
     def _consider(self, now: float) -> None:
+        self._end_graces(now)
         if self.phase is Phase.OPEN and self._should_close(now):
             self.phase, self._closing = Phase.DRAINING, now
         if self.phase is Phase.DRAINING and not self.ledger.absorbing:

@@ -24,6 +24,10 @@ class Policy:
     quorum: fewest accepted updates that may move the model.
     soft_deadline_s: from here on a quorum is enough to end the round.
     hard_deadline_s: the round ends here: with a quorum it moves the model, without one it is abandoned.
+    grace_s: how long a round still counts on a device that died while its update was coming in, for it may be back with
+        the rest; never beyond the soft deadline. 0 switches this off; synchronous rounds only. In 30 s a device whose
+        link broke has tried four times to come back (`fedmq.transport.backoff`: 15 s at most), and a thousand devices
+        that lost their broker at one moment once each (`fedmq.protocol.pacing`: 17 s).
     buffer: 0 for synchronous rounds. Above 0 the federation is asynchronous: the model moves with every so many
         updates, whatever recent model each of them started from (FedBuff: Nguyen et al. 2022, "Federated learning with
         buffered asynchronous aggregation"; with 1, FedAsync: Xie et al. 2019, "Asynchronous federated optimization").
@@ -38,6 +42,7 @@ class Policy:
     quorum: int = 1
     soft_deadline_s: float = 60.0
     hard_deadline_s: float = 120.0
+    grace_s: float = 30.0
     buffer: int = 0
     max_staleness: int = 16
     adaptive: bool = False
@@ -55,6 +60,10 @@ class Policy:
             0 < self.soft_deadline_s <= self.hard_deadline_s < math.inf,
             f"soft_deadline_s is {self.soft_deadline_s} and hard_deadline_s {self.hard_deadline_s}; the soft one must "
             "be above 0 and not after the hard one, which must be finite: without it a round could wait for ever",
+        )
+        _want(
+            0 <= self.grace_s < math.inf,
+            f"grace_s is {self.grace_s}; it must be 0 (nobody is waited for who died) or more, and finite",
         )
         _want(self.buffer >= 0, f"buffer is {self.buffer}; it must be 0 (synchronous rounds) or more")
         _want(
@@ -88,6 +97,11 @@ class Policy:
     def window(self) -> int:
         """How many rounds before the open one still have their updates taken."""
         return self.max_staleness if self.asynchronous else 0
+
+    @property
+    def gracious(self) -> bool:
+        """Whether a round goes on counting on devices that died in the middle of an update."""
+        return self.grace_s > 0 and not self.asynchronous
 
     @property
     def invited(self) -> float:

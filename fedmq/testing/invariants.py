@@ -7,19 +7,18 @@ Progress: nobody waits for something that nobody will do. `fedmq.testing.world` 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from fedmq.protocol import participation as pa
-from fedmq.protocol.attendance import UNBORN
 from fedmq.protocol.cohort import in_cohort
-from fedmq.protocol.coordination import Born, Died, Offered
 from fedmq.protocol.coordinator import CENSUS_S, Coordinator
 from fedmq.protocol.coordinator import Phase as Round
 from fedmq.protocol.ledger import REMEMBERED_ROUNDS, Standing
 from fedmq.protocol.messages import TaskKind, Verdict
 from fedmq.protocol.participant import LONGEST_PAUSE_S, MOST_WAITING
 from fedmq.protocol.participant import Phase as Work
+from fedmq.testing.violation import Violation, demand
+from fedmq.testing.world_presence import Presence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,16 +34,6 @@ if TYPE_CHECKING:
 MOST_STORED = 2
 """Updates in a device's outbox: one, and another for as long as an older run's task is taken for the newest."""
 SLACK_S = 1.0
-
-
-class Violation(AssertionError):
-    """Something that must hold does not; the message says what, and how to see it again."""
-
-
-def demand(holds: bool, sentence: str) -> None:  # noqa: FBT001 - reads as an assertion
-    """Raise Violation unless it holds."""
-    if not holds:
-        raise Violation(sentence)
 
 
 class Invariants:
@@ -67,9 +56,9 @@ class Invariants:
         self._newest: dict[bytes, tuple[int, int]] = {}
         self._ended: dict[bytes, int] = {}
         self._versions: dict[bytes, int] = {}
-        self._present: dict[str, int] = {}
-        self._heard: set[str] = set()
         self._life: AggregatorShell | None = None
+        self._presence = Presence(world.setting.policy)
+        self._before = Round.NEW
         self.deadline = float("inf")
 
     # --- rounds and models --------------------------------------------------------------------------------------------
@@ -207,36 +196,24 @@ class Invariants:
     def coordinator(self, shell: AggregatorShell, event: co.CoordinatorEvent) -> None:
         """Check that the round still moves, after each event."""
         if shell is not self._life:
-            self._life, self._present, self._heard = shell, {}, set()
-        self._note_presence(shell, event)
+            self._life, self._presence = shell, Presence(self.world.setting.policy)
+            self._before = Round.NEW
         machine, policy = shell.machine, self.world.setting.policy
+        before, self._before = self._before, machine.phase
+        self._presence.note(shell, event, before, self.world.now)
         self.deadline = float("inf")
+        if before is Round.OPEN and machine.phase in (Round.DRAINING, Round.STEPPING):
+            self._check_closing(machine)
         if machine.phase is Round.OPEN:
             self._check_open(shell)
         elif machine.phase is Round.WAITING:
-            there = len(self._present)
+            there = len(self._presence.there)
             demand(there < policy.min_devices, f"{there} devices are there, and no round opens")
         elif machine.phase is Round.DRAINING:
             demand(shell.absorbing > 0, "the round drains, and nothing is with the rule")
         elif machine.phase is Round.STEPPING:
             demand(bool(shell.deeds), "the model is to be moved, and nobody does it")
             demand(shell.absorbing == 0, "the model is to be moved, and updates are with the rule")
-
-    def _note_presence(self, shell: AggregatorShell, event: co.CoordinatorEvent) -> None:
-        if isinstance(event, Born):
-            self._present[event.device] = event.session
-        elif isinstance(event, Died) and event.session >= self._present.get(event.device, math.inf):
-            del self._present[event.device]
-        elif isinstance(event, Offered) and event.run == shell.disk.run and event.round <= shell.counting:
-            self._heard.add(event.device)
-        self._note_the_unborn(shell.machine)
-
-    def _note_the_unborn(self, machine: Coordinator) -> None:
-        """Check that whoever is counted without a birth was heard; for how long, the machine says."""
-        unborn = {device for device, session in machine.present.items() if session == UNBORN}
-        demand(unborn <= self._heard, "a device is counted of which nothing was heard")
-        born = {device: session for device, session in self._present.items() if session != UNBORN}
-        self._present = dict.fromkeys(unborn, UNBORN) | born
 
     def _check_open(self, shell: AggregatorShell) -> None:
         machine, policy, now = shell.machine, self.world.setting.policy, self.world.now
@@ -257,15 +234,17 @@ class Invariants:
         census = shell.started + min(CENSUS_S, policy.soft_deadline_s) if shell.resumed else 0.0
         if now < census:
             return
-        cohort = self._cohort(task)
-        ledger = machine.ledger
-        waited_for = any(
-            device in cohort and not ledger.settled(device, task.round) for device in self._present
-        )
-        demand(
-            waited_for or bool(ledger.unsettled()),
-            "a quorum is in, nobody is left to wait for, and the round is open",
-        )
+        until = self._presence.waited_until(machine, self._cohort(task))
+        demand(now <= until, "a quorum is in, nobody is left to wait for, and the round is open")
+        self.deadline = min(self.deadline, until + SLACK_S)
+
+    def _check_closing(self, machine: Coordinator) -> None:
+        """Check that a round which closes only because nobody is left to wait for leaves nobody behind who has time."""
+        policy, now = self.world.setting.policy, self.world.now
+        early = now < machine.opened + policy.soft_deadline_s
+        if early and policy.gracious and policy.over_selection == 1 and not policy.adaptive:
+            left = self._presence.left_behind(machine, now)
+            demand(not left, f"the round closes while {left} may be back with the rest of an update")
 
     def _check_buffer(self, machine: Coordinator) -> None:
         """Check that a full buffer moves the model, and that nothing waits beside one with room."""

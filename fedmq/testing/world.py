@@ -25,7 +25,8 @@ from fedmq.protocol.coordinator import Coordinator
 from fedmq.protocol.coordinator import Phase as Round
 from fedmq.protocol.participant import LONGEST_PAUSE_S, Participant
 from fedmq.protocol.policy import StopWhen
-from fedmq.testing.invariants import Invariants, Violation, demand
+from fedmq.testing.invariants import Invariants
+from fedmq.testing.violation import Violation, demand
 from fedmq.testing.world_aggregator import AggregatorDisk, AggregatorShell
 from fedmq.testing.world_broker import Broker
 from fedmq.testing.world_device import DeviceDisk, DeviceShell

@@ -17,7 +17,7 @@ from fedmq.protocol.coordinator import Phase, Progress, Terms
 from fedmq.protocol.ledger import Ledger
 from fedmq.protocol.messages import Beacon, Facts, Manifest
 from fedmq.protocol.spans import gaps
-from fedmq.testing.invariants import demand
+from fedmq.testing.violation import demand
 from fedmq.testing.world_broker import Piece, Question, SimulatedUpdate, Status
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ LAYOUT = b"layout"
 DISK_S = 0.05
 ABSORB_S = 4.0
 STEP_S = 3.0
+REFRESH_S = 60.0
+LONGEST_REFRESH_S = 900.0
 EARLIER = 2
 """Deltas that stand from before the key-frame."""
 
@@ -104,21 +106,33 @@ class AggregatorShell:
         self._waiting: list[tuple[int, Piece]] = []
         self._asked: list[Question] = []
         self._board: list[Task] = []
-        self._alarm = 0
+        self._alarm = self._calls = 0
 
     # --- the link -----------------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
         """Publish what is to stand, subscribe, and the first time start."""
         self.linked = True
-        if self.machine.phase is Phase.NEW:
-            self.world.broker.publish(Beacon(alive=True, run=self.disk.run, epoch=1))
         self.world.broker.publish(self._manifest())
         for task in self._board:
             self.world.broker.publish(task)
-        self.world.broker.subscribe()
+        self._call()
         if self.machine.phase is Phase.NEW:
             self._start()
+            self.after(REFRESH_S, self._refresh, REFRESH_S)
+
+    def _call(self) -> None:
+        """Hear what stands at the broker, and have devices announce themselves again."""
+        self._calls += 1
+        self.world.broker.subscribe()
+        self.world.broker.publish(Beacon(alive=True, run=self.disk.run, epoch=self._calls))
+
+    def _refresh(self, pause: float) -> None:
+        waiting = self.machine.phase is Phase.WAITING
+        if waiting and self.linked:
+            self._call()
+        pause = min(2.0 * pause, LONGEST_REFRESH_S) if waiting else REFRESH_S
+        self.after(pause, self._refresh, pause)
 
     def _start(self) -> None:
         self.started, journal = self.world.now, self.disk.journal

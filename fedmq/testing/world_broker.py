@@ -1,8 +1,9 @@
 """The simulated broker and the links to it: retained messages, durable sessions, wills, and everything late or lost.
 
 What stands on a topic comes in order, as MQTT has it, except for the wills of dead links: those may come at any time.
-Tasks, manifests and certificates are lost only with a link, and then come again because they are retained; updates
-and receipts can be lost at any time, because a broker's queue is only so long.
+Tasks and manifests are lost only with a link, and then come again because they are retained. Updates and receipts can
+be lost at any time, because a broker's queue is only so long; so can certificates, but those stand all the same, and
+come again with the aggregator's next subscription, if there is room for them then.
 """
 
 from __future__ import annotations
@@ -130,15 +131,20 @@ class Broker:
         if old is not None and old.alive:
             self.cut(name)
         link = self.links[name] = Link(shell, session)
-        birth = Birth(alive=True, session=session, layout=shell.layout)
-        self.status.setdefault(name, []).append(birth)
-        self._to_aggregator(Status(name, birth), stream=name)
+        self.announce(link)
         for retained in (self.manifest, self.task):
             if retained:
                 self._to_link(link, retained[-1])
         for receipt in self._offline_for_device.pop(name, ()):
             self.world.after(self._transit(), self, self._deliver, link, receipt)
         return link
+
+    def announce(self, link: Link) -> None:
+        """Retain a device's birth, and hand it to the aggregator."""
+        name = link.shell.name
+        birth = Birth(alive=True, session=link.session, layout=link.shell.layout)
+        self.status.setdefault(name, []).append(birth)
+        self._to_aggregator(Status(name, birth), stream=name)
 
     def cut(self, name: str, *, mourn: bool = False) -> None:
         """Break a device's link; its will follows, late or never, at once with `mourn`."""
@@ -186,7 +192,10 @@ class Broker:
         self._risk(self._arrive, message)
 
     def _to_aggregator(self, status: Status, stream: object = None) -> None:
-        self.world.after(self._transit(stream), self, self._arrive, status)
+        if self.world.chance(self.world.faults.status_lost):
+            self.world.note("lost", status)
+        else:
+            self.world.after(self._transit(stream), self, self._arrive, status)
 
     def _arrive(self, message: Upward) -> None:
         aggregator = self.world.aggregator

@@ -89,7 +89,14 @@ class DeviceShell:
             case Receipt():
                 self.tell(pa.Receipted(message))
             case Beacon():
-                self.tell(pa.Connected())
+                self._come_back()
+
+    def _come_back(self) -> None:
+        """Be announced to an aggregator that calls, and return to what has no receipt."""
+        if self.link is not None and self.link.alive:
+            self.world.broker.announce(self.link)
+        if self.link is not None:
+            self.tell(pa.Connected())
 
     # --- the machine --------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class Faults:
     cut_every_s: one device's link breaks, and it notices up to 20 s later.
     crash_every_s, wipe: one device's process ends; this share of times with its disk.
     will_lost: share of last wills that never come; others come up to 30 s late.
+    status_lost: share of births and wills that stand at the broker, but found its queue for the aggregator full.
     restart_every_s: the aggregator's process ends, and begins again from its checkpoint and journal.
     offline_every_s: the aggregator's link breaks.
     rollback_every_s: the broker is killed and comes back with older retained messages and empty queues.
@@ -41,6 +42,7 @@ class Faults:
     crash_every_s: float = 0.0
     wipe: float = 0.0
     will_lost: float = 0.0
+    status_lost: float = 0.0
     restart_every_s: float = 0.0
     offline_every_s: float = 0.0
     rollback_every_s: float = 0.0
@@ -64,6 +66,7 @@ class Faults:
             crash_every_s=random.choice((0.0, 30.0, 90.0)),
             wipe=random.choice((0.0, 0.5)),
             will_lost=random.choice((0.0, 0.5)),
+            status_lost=random.choice((0.0, 0.0, 0.3, 0.9)),
             restart_every_s=random.choice((0.0, 20.0, 60.0)),
             offline_every_s=random.choice((0.0, 60.0)),
             rollback_every_s=random.choice((0.0, 0.0, 100.0)),
@@ -111,6 +114,7 @@ class Setting:
         # Where a cohort is drawn, it must be able to make the quorum more often than not.
         fraction = random.choice((1.0, 0.6)) if quorum <= devices // 2 else 1.0
         buffer = random.randint(quorum, devices + 1) if asynchronous else 0
+        grace = random.choice((0.0, 5.0, 15.0, 30.0))
         policy = Policy(
             fraction=fraction,
             over_selection=1.0 if asynchronous else random.choice((1.0, 1.0, 1.3)),
@@ -118,6 +122,7 @@ class Setting:
             quorum=quorum,
             soft_deadline_s=soft,
             hard_deadline_s=soft * random.choice((1.0, 1.5)),
+            grace_s=grace,
             buffer=buffer,
             max_staleness=random.choice((0, 1, 3, 8)) if asynchronous else 0,
             adaptive=not asynchronous and random.choice((False, False, True)),

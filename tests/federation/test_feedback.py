@@ -44,7 +44,8 @@ CUT_AT = 9  # of 26 chunks
 
 
 def federation(rounds: int, soft_s: float, chunk_bytes: int = 100_000) -> Federation:
-    policy = Policy(min_devices=1, quorum=1, soft_deadline_s=soft_s, hard_deadline_s=60)
+    # Without a grace, for what is cut in the middle is to come too late.
+    policy = Policy(min_devices=1, quorum=1, soft_deadline_s=soft_s, hard_deadline_s=60, grace_s=0)
     encoding = Encoding(up=parse("feedback | float16"), chunk_bytes=chunk_bytes)
     return Federation(
         "test", rule=Rule(weigh=Uniform()), policy=policy, stop=StopWhen(rounds=rounds), encoding=encoding

@@ -170,6 +170,74 @@ class WaitsForTheDead(Coordinator):
         self.present.pop(device, None)
 
 
+class NoGrace(Coordinator):
+    """Leaves behind whose link breaks in the middle of an update."""
+
+    def _may_return(self, device: str) -> bool:
+        return False
+
+
+class GraceForAll(Coordinator):
+    """Waits also for the dead of whom nothing has come in."""
+
+    def _has_begun(self, device: str) -> bool:
+        return True
+
+
+class GraceWithoutEnd(Coordinator):
+    """Waits until the soft deadline for whoever died in the middle of an update."""
+
+    def _end_graces(self, now: float) -> None:
+        if self._first_end() <= now:
+            self._graces.clear()
+
+
+class GraceWithoutAlarm(Coordinator):
+    """Gives a grace, and lets whatever happens next show that it is over."""
+
+    def _give_grace(self, device: str, now: float) -> None:
+        before = len(self._out)
+        super()._give_grace(device, now)
+        self._out[before:] = [effect for effect in self._out[before:] if not isinstance(effect, co.WakeAt)]
+
+
+class EveryWillANewGrace(Coordinator):
+    """Begins the grace anew with each copy of a will."""
+
+    def _give_grace(self, device: str, now: float) -> None:
+        self._graces.pop(device, None)
+        super()._give_grace(device, now)
+
+
+class CountsTheDead(Coordinator):
+    """Takes an update for a sign of life although its device died after it had sent it."""
+
+    def _died(self, event: co.Died, now: float) -> None:
+        super()._died(event, now)
+        self._dead.clear()
+
+
+class UpdatesAreNoBirths(Coordinator):
+    """Counts the update of a device whose birth was lost, and not the device."""
+
+    def _is_news(self, device: str) -> bool:
+        return self.phase in (Round.NEW, Round.WAITING) and super()._is_news(device)
+
+
+class DeafWhileWaiting(Coordinator):
+    """Waits for births, whoever else may be heard."""
+
+    def _heard(self, event: co.Offered, now: float) -> None:
+        pass
+
+
+class NeverCalls(AggregatorShell):
+    """Waits for births that the broker dropped, as long as its own link holds."""
+
+    def _refresh(self, pause: float) -> None:
+        pass
+
+
 class NeverOpensAgain(Coordinator):
     """Does not look at the policy when a device comes back."""
 
@@ -256,6 +324,15 @@ LIVENESS = {
     "nobody_wakes": Parts(coordinator=NobodyWakes),
     "sleeps_after_the_soft_deadline": Parts(coordinator=SleepsAfterTheSoftDeadline),
     "waits_for_the_dead": Parts(coordinator=WaitsForTheDead),
+    "no_grace": Parts(coordinator=NoGrace),
+    "grace_for_all": Parts(coordinator=GraceForAll),
+    "grace_without_end": Parts(coordinator=GraceWithoutEnd),
+    "grace_without_alarm": Parts(coordinator=GraceWithoutAlarm),
+    "every_will_a_new_grace": Parts(coordinator=EveryWillANewGrace),
+    "counts_the_dead": Parts(coordinator=CountsTheDead),
+    "updates_are_no_births": Parts(coordinator=UpdatesAreNoBirths),
+    "deaf_while_waiting": Parts(coordinator=DeafWhileWaiting),
+    "never_calls": Parts(aggregator=NeverCalls),
     "never_opens_again": Parts(coordinator=NeverOpensAgain),
     "no_resend_after_reconnect": Parts(participant=NoResendAfterReconnect),
     "sends_once": Parts(participant=SendsOnce),
@@ -283,7 +360,29 @@ HAPLESS = Setting(
 )
 """A world in which most rounds come to nothing."""
 
+TORN = Setting(
+    devices=4,
+    policy=Policy(min_devices=2, quorum=1, soft_deadline_s=60.0, hard_deadline_s=60.0, grace_s=8.0),
+    chunks=8,
+    storm_s=200.0,
+    faults=Faults(cut_every_s=3.0, offline_every_s=20.0, drop=0.2),
+)
+"""A world in which most links break in the middle of an update."""
+
+UNHEARD = Setting(
+    devices=5,
+    policy=Policy(min_devices=4, quorum=2, soft_deadline_s=20.0, hard_deadline_s=30.0),
+    storm_s=120.0,
+    faults=Faults(status_lost=0.6, drop=0.2),
+)
+"""A world whose broker has little room for births, and links that hold, so that none comes by itself again."""
+
 SETTINGS = {
+    "never_calls": UNHEARD,
+    "no_grace": TORN,
+    "grace_without_end": TORN,
+    "grace_without_alarm": TORN,
+    "every_will_a_new_grace": TORN,
     "late_is_told_too_early": RESTLESS,
     "number_not_saved": HAPLESS,
     "counts_a_closed_round_again": RESTLESS,

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from fedmq.protocol.policy import Policy
-from fedmq.testing.invariants import Violation
+from fedmq.testing.violation import Violation
 from fedmq.testing.world import Parts, Summary, World, main
 from fedmq.testing.world_faults import Faults, Setting
 from tests.scenarios.mutants import LIVENESS, SAFETY, SETTINGS
@@ -96,10 +96,10 @@ def test_a_planted_fault_is_found(name: str) -> None:
     assert "--trace" in str(found)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_the_settings_made_for_planted_faults_are_survived_without_them(name: str) -> None:
+@pytest.mark.parametrize("setting", dict.fromkeys(SETTINGS.values()))
+def test_the_settings_made_for_planted_faults_are_survived_without_them(setting: Setting) -> None:
     for seed in range(20):
-        World(seed, setting=SETTINGS[name]).run()
+        World(seed, setting=setting).run()
 
 
 def test_the_command_line_runs_worlds_and_tells_how_many(capsys: pytest.CaptureFixture[str]) -> None:

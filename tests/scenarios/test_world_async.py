@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedmq.protocol.policy import Policy
-from fedmq.testing.invariants import Violation
+from fedmq.testing.violation import Violation
 from fedmq.testing.world import Parts, World, main
 from fedmq.testing.world_faults import Faults, Setting
 from tests.scenarios.async_mutants import CROWDED, MUTANTS, SETTINGS

@@ -21,6 +21,9 @@ from fedmq.protocol.policy import Policy, StopWhen
         ({"soft_deadline_s": 10.0, "hard_deadline_s": 9.0}, "soft_deadline_s"),
         ({"hard_deadline_s": math.inf}, "wait for ever"),
         ({"soft_deadline_s": math.nan}, "soft_deadline_s"),
+        ({"grace_s": -1.0}, "grace_s is -1.0"),
+        ({"grace_s": math.inf}, "grace_s is inf"),
+        ({"grace_s": math.nan}, "grace_s is nan"),
         ({"buffer": -1}, "buffer is -1"),
         ({"buffer": 1, "quorum": 2}, "a full buffer"),
         ({"buffer": 1, "over_selection": 1.3}, "over_selection is 1.3 beside a buffer"),
@@ -31,6 +34,13 @@ from fedmq.protocol.policy import Policy, StopWhen
 def test_settings_that_cannot_work_are_refused(settings: dict[str, float], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         Policy(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "gracious"), [({}, True), ({"grace_s": 0.0}, False), ({"buffer": 2}, False)]
+)
+def test_rounds_are_gracious_unless_told_otherwise(settings: dict[str, float], gracious: bool) -> None:  # noqa: FBT001
+    assert Policy(**settings).gracious is gracious  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
