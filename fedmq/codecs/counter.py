@@ -5,7 +5,8 @@ Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -27,7 +28,7 @@ PLACES: Final = 3
 SCALES: Final = 4
 """Stream for the stochastic rounding of scales."""
 
-FACTORS: Final = 5
+FACTORS: Final = 6
 """Stream for the start of a search for factors."""
 
 FOLDS: Final = 5
@@ -39,8 +40,7 @@ def words(seed: int, stream: int, count: int) -> NDArray[np.uint32]:
 
     The key is (`seed`, `stream`), the counter runs 1, 2, 3, …, and each 64-bit output gives its low word first.
     """
-    source = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64))
-    raw = source.random_raw((count + 1) // 2)
+    raw = _SOURCE.at(seed, stream).random_raw((count + 1) // 2)
     return raw.astype("<u8", copy=False).view("<u4")[:count]
 
 
@@ -59,3 +59,21 @@ def fractions(seed: int, stream: int, count: int) -> NDArray[np.float32]:
 
 _OCTETS: Final = np.arange(256, dtype=np.uint8).reshape(256, 1)
 _SIGNS: Final = 1 - 2 * np.unpackbits(_OCTETS, axis=1, bitorder="little").astype(np.float32)
+
+
+class _Source(threading.local):
+    """A generator for each thread, which is set to where it is to begin: a new one would ask the system for a seed."""
+
+    def __init__(self) -> None:
+        self._philox = np.random.Philox(0)
+        self._start: Any = self._philox.state  # NumPy declares less than it takes
+        self._start["state"]["counter"][:] = 0
+
+    def at(self, seed: int, stream: int) -> np.random.Philox:
+        """Return the generator before its first number under this key."""
+        self._start["state"]["key"][:] = seed, stream
+        self._philox.state = self._start
+        return self._philox
+
+
+_SOURCE: Final = _Source()

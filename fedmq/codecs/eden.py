@@ -33,6 +33,12 @@ From two bits on these are the centroids of Lloyd and Max for a normal variable,
 whole numbers, so that sums of them are exact. They cost less than a quarter of a percent in squared error.
 """
 
+_SIGNED: Final = tuple(
+    np.array([-m for m in reversed(magnitudes)] + list(magnitudes), dtype=np.float32)
+    for magnitudes in CENTROIDS
+)
+"""The centroids in their order, by bits."""
+
 _CENTROIDS_PER_DEVIATION: Final = 32
 _WHOLE_NUMBERS: Final = 1 << 24
 
@@ -96,8 +102,11 @@ class Eden:
         return np.abs(vector) + np.repeat(upper, sizes) * CENTROIDS[self.bits - 1][-1] * (1 + 2.0**-23)
 
     def _centroids(self) -> NDArray[np.float32]:
-        magnitudes = CENTROIDS[self.bits - 1]
-        return np.array([-m for m in reversed(magnitudes)] + list(magnitudes), dtype=np.float32)
+        return _SIGNED[self.bits - 1]
+
+    def _along(self, numbers: NDArray[np.float64], symbols: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return each number times its centroid: with one bit its magnitude, for that bit is its sign."""
+        return np.abs(numbers) if self.bits == 1 else numbers * self._centroids()[symbols]
 
     def _symbols(self, vector: Vector, sizes: Sizes) -> NDArray[np.uint8]:
         if self.bits == 1:
@@ -112,7 +121,7 @@ class Eden:
         self, vector: Vector, symbols: NDArray[np.uint8], sizes: Sizes
     ) -> NDArray[np.float64]:
         exact = vector.astype(np.float64)
-        squares, products = _sums(exact * exact, sizes), _sums(exact * self._centroids()[symbols], sizes)
+        squares, products = _sums(exact * exact, sizes), _sums(self._along(exact, symbols), sizes)
         return np.divide(squares, products, out=np.zeros(len(sizes)), where=products > 0)
 
 

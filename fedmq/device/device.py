@@ -15,7 +15,9 @@ from fedmq.device.computing import Alone
 from fedmq.device.fetching import Fetching
 from fedmq.device.keepsakes import MemoryKeepsakes
 from fedmq.device.metering import Meter
+from fedmq.device.naming import drawn
 from fedmq.device.outbox import MemoryOutbox
+from fedmq.device.presence import Presence
 from fedmq.device.replica import Replica
 from fedmq.device.sending import Sending
 from fedmq.device.settling import Settling
@@ -24,13 +26,11 @@ from fedmq.device.training import Training
 from fedmq.errors import DecodeError, FedmqError, MessageError, Refused, TransportError
 from fedmq.protocol import participation as pa
 from fedmq.protocol.frames import longest
-from fedmq.protocol.messages import Beacon, Birth, Manifest, Receipt, Task
-from fedmq.protocol.pacing import LONGEST_S
+from fedmq.protocol.messages import Beacon, Manifest, Receipt, Task
 from fedmq.protocol.participant import Participant
 from fedmq.transport.interface import Outgoing, Profile
 from fedmq.transport.session import Session
-from fedmq.version import __version__
-from fedmq.wire.envelope import decode, encode
+from fedmq.wire.envelope import decode
 from fedmq.wire.topics import Topics, check_name
 
 if TYPE_CHECKING:
@@ -40,17 +40,12 @@ if TYPE_CHECKING:
     from fedmq.device.computing import Computing
     from fedmq.device.interface import Trainer
     from fedmq.device.keepsakes import Keepsakes
+    from fedmq.device.naming import Naming
     from fedmq.device.outbox import Outbox
     from fedmq.transport.interface import Connection, Message, Transport
 
 log = logging.getLogger(__name__)
 
-REFRESH_S: Final = 300.0
-"""Silence after which the device subscribes again, and so gets task and manifest again, and announces itself again: a
-broker whose queue for us, or for the aggregator, was full may have dropped any of it without a word."""
-REFRESH_JITTER: Final = 1.5
-"""Longest time between two looks for silence, as a share of the shortest: else a fleet that was switched on at one
-moment would announce itself at one moment, and overflow the same queue again."""
 FAREWELL_S: Final = 2.0
 """Time for saying good-bye; the last will says it otherwise."""
 
@@ -95,13 +90,15 @@ class Device:
         keep_alive: bool = False,
         on_verdict: Callable[[int, str, str], None] | None = None,
         meter: Meter | None = None,
+        naming: Naming = drawn,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Train on `executor` (a default thread pool otherwise); `outbox` and `keepsakes` in memory are the default.
 
         Devices of one process may have one `computing`, which then says what they train on.
         With `keep_alive` the device stays when the federation has ended, and waits for another run. `on_verdict` hears
-        of each update's round, verdict and reason. With a `meter`, the day's limit of the link is kept to.
+        of each update's round, verdict and reason. With a `meter`, the day's limit of the link is kept to. `naming`
+        gives updates their names, so that a simulation can repeat a run.
         """
         self.identity, self.trainer = identity, trainer
         self.topics = Topics(identity.federation)
@@ -110,7 +107,7 @@ class Device:
         self.retired = asyncio.Event()
         self._outbox: Outbox = outbox or MemoryOutbox()
         self._keepsakes: Keepsakes = keepsakes or MemoryKeepsakes()
-        self._training = Training(identity.name, trainer, self._outbox, self._keepsakes)
+        self._training = Training(identity.name, trainer, self._outbox, self._keepsakes, naming=naming)
         self._computing: Computing = computing or Alone(executor)
         self._storing = Storing(self._computing, self._training)
         self._keep_alive, self._clock = keep_alive, clock
@@ -131,17 +128,26 @@ class Device:
         self._alarm: asyncio.TimerHandle | None = None
         self._connection: Connection | None = None
         self._failed: asyncio.Future[None] | None = None
-        self._heard = clock()
-        self._aggregator_life: tuple[bytes, int] | None = None
-        self._random = Random()  # noqa: S311 - jitter, not a secret
-        self._spread_s = 0.0
+        random = Random()  # noqa: S311 - jitter, not a secret
+        self._presence = Presence(
+            identity,
+            trainer,
+            self.topics,
+            link=lambda: self._connection,
+            pace=self._pace,
+            come_back=lambda: self._dispatch(pa.Connected()),
+            begin=self._begin,
+            random=random,
+            clock=clock,
+        )
         self._session = Session(
             transport,
-            Profile(f"fedmq:{identity.federation}:{identity.name}", will=self._status(alive=False)),
+            Profile(f"fedmq:{identity.federation}:{identity.name}", will=self._presence.farewell()),
             on_connected=self._on_connected,
             on_messages=self._on_messages,
             on_lost=self._on_lost,
-            random=self._random,
+            random=random,
+            early=True,
         )
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -150,7 +156,7 @@ class Device:
         """Take part until the federation has ended. Raises FedmqError when the device cannot go on."""
         self._failed = asyncio.get_running_loop().create_future()
         session: asyncio.Task[object] = asyncio.create_task(self._session.run())
-        self._begin(self._refresh_forever())
+        self._begin(self._presence.refresh_forever())
         if self._meter.limit is not None:
             self._begin(self._await_days())
         retired: asyncio.Task[object] = asyncio.create_task(self.retired.wait())
@@ -171,7 +177,7 @@ class Device:
         self._connection = None  # a moment to come back that was drawn before must find nobody
         with contextlib.suppress(TransportError, TimeoutError):
             async with asyncio.timeout(FAREWELL_S):
-                await self._session.try_publish(self._status(alive=False))
+                await self._session.try_publish(self._presence.farewell())
         for task in [*tasks, *self._tasks]:
             task.cancel()
         await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
@@ -180,22 +186,13 @@ class Device:
 
     async def _on_connected(self, connection: Connection) -> None:
         self._connection = connection
-        await self._announce(connection)
-        await connection.subscribe(*self.topics.device_filters(self.identity.name))
+        self._fetching.connected(present=connection.limits.session_present)
+        await self._presence.greet(connection)
         self._dispatch(pa.Connected())
 
-    async def _refresh_forever(self) -> None:
-        while True:
-            await asyncio.sleep(REFRESH_S * self._random.uniform(1.0, REFRESH_JITTER))
-            connection = self._connection
-            if connection is not None and self._clock() - self._heard >= REFRESH_S:
-                with contextlib.suppress(TransportError):
-                    await connection.subscribe(*self.topics.device_filters(self.identity.name))
-                    await self._announce(connection)
-
-    async def _announce(self, connection: Connection) -> None:
-        """Publish the birth certificate. Raises TransportError."""
-        await connection.publish(self._status(alive=True))
+    def _pace(self, spread_s: float) -> None:
+        self._session.pace(spread_s)
+        self._dispatch(pa.Paced(spread_s))
 
     async def _await_days(self) -> None:
         """Go on at the beginning of each day with what had to wait for it."""
@@ -211,7 +208,7 @@ class Device:
         self._dispatch(pa.Disconnected())
 
     def _on_messages(self, messages: Sequence[Message]) -> None:
-        self._heard = self._clock()
+        self._presence.hear()
         for message in messages:
             try:
                 self._take(message)
@@ -230,7 +227,7 @@ class Device:
         elif message.topic == self.topics.receipt(self.identity.name):
             self._receipted(decode(message.payload, Receipt))
         elif message.topic == self.topics.beacon:
-            self._herald(self._computing.read(message.payload, Beacon), live=not message.retained)
+            self._presence.herald(self._computing.read(message.payload, Beacon), live=not message.retained)
 
     def _tasked(self, task: Task) -> None:
         self._dispatch(pa.Tasked(task))
@@ -243,34 +240,6 @@ class Device:
         self._dispatch(pa.Receipted(receipt))
         if not known:
             self._settling.heard(receipt)
-
-    def _herald(self, beacon: Beacon, *, live: bool) -> None:
-        """Come back when the aggregator has started anew: be announced again, and return to what has no receipt.
-
-        What it had not yet written, it lost.
-
-        So too when it came after us, and was not there (its beacon `live`, not retained) when we sent. All devices hear
-        of that at once, and come back one after the other.
-        """
-        life = beacon.run, beacon.epoch
-        if beacon.alive:
-            self._spread_s = min(beacon.spread_s, LONGEST_S)
-            self._session.pace(self._spread_s)
-        if beacon.alive and life != self._aggregator_life:
-            anew, self._aggregator_life = live or self._aggregator_life is not None, life
-            if anew and self._connection is not None:
-                pause = self._random.uniform(0.0, self._spread_s)
-                asyncio.get_running_loop().call_later(pause, self._come_back, self._connection)
-
-    def _come_back(self, connection: Connection) -> None:
-        if self._connection is connection:  # else the next connection has done so, or will
-            self._begin(self._announce_again(connection))
-            self._dispatch(pa.Connected())
-
-    async def _announce_again(self, connection: Connection) -> None:
-        """Repeat the birth: of all that stand the broker may have room for so many in its queue for the aggregator."""
-        with contextlib.suppress(TransportError):
-            await self._announce(connection)
 
     def _fitting(self, manifest: Manifest) -> Manifest:
         """Raise MessageError for a manifest with more behind the model than any algorithm puts there."""
@@ -402,19 +371,7 @@ class Device:
         self.counters.verdicts[verdict] = self.counters.verdicts.get(verdict, 0) + 1
         if self._on_verdict is not None:
             self._on_verdict(effect.round, verdict, effect.reason)
-        level = logging.INFO if verdict == "accepted" else logging.WARNING
+        level = logging.INFO if verdict in {"accepted", "dropped"} else logging.WARNING
         log.log(
             level, "%s: update for round %d %s %s", self.identity.name, effect.round, verdict, effect.reason
         )
-
-    def _status(self, *, alive: bool) -> Outgoing:
-        layout, name = self.trainer.layout, self.identity.name
-        birth = Birth(
-            alive=alive,
-            session=self.identity.session,
-            layout=layout.digest if alive else b"",
-            examples=self.trainer.examples if alive else 0,
-            trainer=self.trainer.name if alive else "",
-            software=f"fedmq {__version__}" if alive else "",
-        )
-        return Outgoing(self.topics.status(name), encode(birth), retain=True)

@@ -7,7 +7,6 @@ for fleets whose trainings are done many at a time.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
@@ -16,6 +15,7 @@ from fedmq.algorithms import Algorithm, told
 from fedmq.codecs import parse
 from fedmq.device.interface import steered
 from fedmq.device.kept import End, Origin
+from fedmq.device.naming import drawn
 from fedmq.device.outbox import Stored
 from fedmq.device.residual import Whole
 from fedmq.errors import MisuseError, Refused
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fedmq.device.interface import Setting, SteeredTrainer, Trained, Trainer
     from fedmq.device.keepsakes import Keepsakes
     from fedmq.device.kept import Vectors
+    from fedmq.device.naming import Naming
     from fedmq.device.outbox import Outbox
     from fedmq.device.residual import Residual
     from fedmq.protocol.messages import Task
@@ -63,14 +64,14 @@ class Training:
         outbox: Outbox,
         keepsakes: Keepsakes,
         *,
-        entropy: Callable[[int], bytes] = os.urandom,
+        naming: Naming = drawn,
     ) -> None:
         """Train with `trainer`; put answers into `outbox`, and what is to be kept of them into `keepsakes`.
 
-        `entropy` gives updates their names, so that a simulation can repeat a run.
+        `naming` gives updates their names, so that a simulation can repeat a run.
         """
         self._device, self._trainer = device, trainer
-        self._outbox, self._keepsakes, self._entropy = outbox, keepsakes, entropy
+        self._outbox, self._keepsakes, self._naming = outbox, keepsakes, naming
         self._unstored: Callable[[], Stored] = _nothing
 
     def answer(self, task: Task, model: Vector) -> Stored:
@@ -104,7 +105,7 @@ class Training:
     def _store(self, task: Task, algorithm: Algorithm, trained: Trained, delta: Vector) -> Stored:
         if not is_finite(delta):
             raise Refused("training diverged: the new weights are not finite; try a lower learning rate")
-        update = self._entropy(8)
+        update = self._naming(task)
         sizes = algorithm.extend(self._trainer.layout).sizes
         codec, seed = _parsed(task.codec), update_seed(task.run, task.round, update)
         change: Vectors = {}

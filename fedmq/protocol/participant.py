@@ -30,6 +30,7 @@ from fedmq.protocol import participation as pa
 from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.frames import cost, way
 from fedmq.protocol.messages import Manifest, Task, TaskKind
+from fedmq.protocol.pacing import lot, wait_s
 from fedmq.protocol.participation import Phase
 from fedmq.protocol.posting import LONGEST_PAUSE_S, RECEIPT_PAUSE_S, Letter, Posting, pause_after
 from fedmq.protocol.spans import EVERYTHING
@@ -48,7 +49,9 @@ __all__ = [
 ]
 
 FETCH_PAUSE_S: Final = 5.0
-"""Wait after a fetch that failed before the next try; doubled each time, up to `LONGEST_PAUSE_S`."""
+"""Longest wait after a fetch that failed before the next try; doubled each time, up to `LONGEST_PAUSE_S`. As with
+receipts, each device waits so long or up to half as long, and longer in a large fleet: what one did not get, all may
+not have got, and for the same time."""
 MOST_WAITING: Final = 2
 """Updates that may wait for their receipts before the device trains for another one."""
 
@@ -126,6 +129,8 @@ class Participant(Posting):
                 self._receipted(event, now)
             case pa.Allowed(nbytes):
                 self._allowed(nbytes, now)
+            case pa.Paced(spread_s):
+                self._spread_s = spread_s
             case pa.Elapsed():
                 self._go_on(now)
             case _:
@@ -290,10 +295,15 @@ class Participant(Posting):
             self._out.append(pa.Log(f"the key-frame makes good what came out wrong: {event.reason}"))
             self._go_on(now)
             return
-        self._fetch_due = now + pause_after(FETCH_PAUSE_S, self._fetches_failed)
+        longest = pause_after(FETCH_PAUSE_S, self._fetches_failed)
         self._fetches_failed += 1
+        self._fetch_due = now + wait_s(longest, self._spread_s, self._fetch_lot(event.version))
         self._out.append(pa.Log(f"model {event.version} could not be fetched: {event.reason}"))
         self._sleep(now)
+
+    def _fetch_lot(self, version: int) -> float:
+        """Return what this device draws for its next try: all of a fleet lack the same version, for as many times."""
+        return lot(b"%b/%d/%b" % (self.run, version, self.device.encode()), self._fetches_failed)
 
     # --- updates ------------------------------------------------------------------------------------------------------
 

@@ -103,6 +103,13 @@ class Allowed:
 
 
 @dataclass(frozen=True, slots=True)
+class Paced:
+    """So many seconds are to go by while all of the fleet does what it would do at once; without this event, none."""
+
+    spread_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Elapsed:
     """Time has passed; nothing else has happened."""
 
@@ -119,6 +126,7 @@ ParticipantEvent: TypeAlias = (
     | TrainingFailed
     | Receipted
     | Allowed
+    | Paced
     | Elapsed
 )
 

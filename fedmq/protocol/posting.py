@@ -7,7 +7,6 @@ in turns: whatever gets lost, and whoever does not understand the question, an u
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fedmq.protocol import participation as pa
 from fedmq.protocol.allowance import Allowance
 from fedmq.protocol.machine import Machine
+from fedmq.protocol.pacing import lot, wait_s
 from fedmq.protocol.spans import EVERYTHING
 
 if TYPE_CHECKING:
@@ -25,12 +25,10 @@ if TYPE_CHECKING:
 
 RECEIPT_PAUSE_S: Final = 30.0
 """Longest wait for a receipt before the update is asked about, or sent again; doubled each time, up to
-`LONGEST_PAUSE_S`. Each device waits this long or up to half as long, each time another share: those whose receipts were
-lost at one moment are not to ask at one moment, nor the same ones together again."""
+`LONGEST_PAUSE_S`. Each device waits this long or up to half as long, each time another share, and where the fleet is
+large, longer: those whose receipts were lost at one moment are not to ask at one moment, nor the same ones together
+again."""
 LONGEST_PAUSE_S: Final = 600.0
-EARLIER: Final = 0.5
-"""Share of a wait for a receipt by which it may be shorter ("equal jitter": M. Brooker, "Exponential Backoff And
-Jitter", AWS Architecture Blog, 2015)."""
 SCATTER: Final = 0.5
 """Share of what a receipt has a device wait that is waited for on top, by some more and by some less: else all that
 were put off at one moment would be back at one moment."""
@@ -68,6 +66,7 @@ class Posting(Machine[pa.Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
         self.connected = False
         self.outbox = {update: Letter(run, round_) for update, (run, round_) in outbox.items()}
         self._allowance = Allowance()
+        self._spread_s = 0.0
 
     @abstractmethod
     def _go_on(self, now: float) -> None:
@@ -130,7 +129,7 @@ class Posting(Machine[pa.Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
         letter = self.outbox.get(update)
         if letter is not None and letter.due == math.inf:
             longest = pause_after(RECEIPT_PAUSE_S, letter.sent - 1)
-            letter.due = now + longest * (1 - EARLIER * _share(update, letter.sent))
+            letter.due = now + wait_s(longest, self._spread_s, lot(update, letter.sent))
         self._sleep(now)
 
     def _receipted(self, event: pa.Receipted, now: float) -> None:
@@ -144,7 +143,7 @@ class Posting(Machine[pa.Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
             del self.outbox[receipt.update]
             self._out.append(pa.Forget(letter.round, receipt.update, receipt.verdict, receipt.reason))
         else:
-            letter.due = now + receipt.retry_after_s * (1 + SCATTER * _share(receipt.update, 0))
+            letter.due = now + receipt.retry_after_s * (1 + SCATTER * lot(receipt.update, 0))
             letter.missing = receipt.missing
             letter.question = letter.sent = 0
         self._go_on(now)
@@ -152,15 +151,6 @@ class Posting(Machine[pa.Phase, pa.ParticipantEvent, pa.ParticipantEffect]):
     def _dues(self) -> list[float]:
         """Return when each update is due that is not being sent."""
         return [letter.due for letter in self.outbox.values() if letter.due < math.inf]
-
-
-def _share(update: bytes, times: int) -> float:
-    """Return a number from 0 to 1 by which devices differ, and one time from the next.
-
-    An update's id is drawn at random; what follows from it is the same whenever a simulation is repeated.
-    """
-    word = hashlib.sha256(update + (times % 2**32).to_bytes(4, "big")).digest()[:4]
-    return int.from_bytes(word, "big") / (2**32 - 1)
 
 
 def _question(now: float) -> int:

@@ -1,14 +1,21 @@
-"""How much memory processes hold."""
+"""How much memory processes hold, and how seldom Python looks for what nobody needs any more."""
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MB: Final = 1e6
+_OBJECTS: Final = 20_000
+"""New objects between two searches for cycles, not Python's 700: a thousand devices make those in a moment."""
 
 
 def resident_mb(pid: int | None = None) -> float:
@@ -27,3 +34,17 @@ def peak_mb() -> float:
     """Return the most memory that this process has held at a time, in megabytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MB
+
+
+@contextmanager
+def seldom_collected() -> Iterator[None]:
+    """Have Python search for unused cycles seldom meanwhile: what a fleet is made of stays as long as its run does.
+
+    The searches took an eighth of the event loop's time (400 devices in one process).
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

@@ -7,6 +7,7 @@ import resource
 from typing import TYPE_CHECKING, Final
 
 from fedmq.device.device import Device, Identity
+from fedmq.device.naming import reckoned
 from fedmq.errors import ConfigError
 from fedmq.simulate.crowd import Count
 from fedmq.simulate.memory import resident_mb
@@ -35,7 +36,9 @@ class Party:
         """Make the devices; nothing is connected yet. `process` is what the memory is counted under."""
         self._process, computing = process, fleet.computing()
         self._devices = [
-            Device(Identity(federation, name), transport(), trainer, computing=computing)
+            Device(
+                Identity(federation, name), transport(), trainer, computing=computing, naming=reckoned(name)
+            )
             for name, trainer in fleet.trainers.items()
         ]
 

@@ -15,7 +15,7 @@ from fedmq.config.kept import written
 from fedmq.simulate.baselines import Curve, local_curve, pooled_curve
 from fedmq.simulate.crowd import Count
 from fedmq.simulate.judging import Judge
-from fedmq.simulate.memory import resident_mb
+from fedmq.simulate.memory import resident_mb, seldom_collected
 from fedmq.simulate.party import Party
 from fedmq.simulate.runfolder import RoundRow, RunFolder, model_file
 from fedmq.store.archive import UPDATES, Archive
@@ -136,7 +136,8 @@ class Simulation:
         )
         crowd = crowd or Party(self.settings.name, self.fleet, transport, process="aggregator and devices")
         self._beside = dict(beside or {})
-        self.outcome.reason = await self._together(aggregator, crowd)
+        with seldom_collected():
+            self.outcome.reason = await self._together(aggregator, crowd)
         self.outcome.seconds = time.monotonic() - began
         self._save(aggregator.modelling)
         return self.outcome

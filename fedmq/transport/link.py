@@ -1,11 +1,11 @@
-"""One network connection on aiomqtt and paho: the only module that reaches into their private parts.
+"""One network connection on aiomqtt and paho: it, and its half that reads, reach into their private parts, nobody else.
 
 aiomqtt brings paho into the event loop; that, connecting and disconnecting is what is used of it. Its `publish` ignores
 the broker's verdict and notices a cut link only after its timeout; its `messages` costs a task a message and
-acknowledges what nobody has looked at. paho's `publish` and its handling of PUBACK build a table of properties for each
+acknowledges what nobody has looked at. paho's `publish` and its reading of answers build a table of properties for each
 packet, and keep books for sending again after a reconnect, where a new link has a new client: PUBLISH and PUBACK are
-made and read here. Private names in use, each with its reason, checked against aiomqtt 2.5.1 with
-paho-mqtt 2.1.0 and 2.2.0 (`tests/unit/transport/test_link.py` fails when one of them goes away):
+made and read here, SUBACK and UNSUBACK read. Private names in use, each with its reason, checked against aiomqtt 2.5.1
+with paho-mqtt 2.1.0 and 2.2.0 (`tests/unit/transport/test_link.py` fails when one of them goes away):
 
 =========================== =========================================================================================
 ``aiomqtt.Client._client``  paho's client, whose public callbacks, `subscribe` and `unsubscribe` are used directly
@@ -15,13 +15,13 @@ paho-mqtt 2.1.0 and 2.2.0 (`tests/unit/transport/test_link.py` fails when one of
 ``paho Client._sock``       replaced by `ReadAhead`
 ``paho …._last_msg_in``     when something last came (`_last_bytes_received` in 2.2.0), which paho does not see while
                             `ReadAhead` reads: it is told before each look at the keep-alive
-``paho …._packet_read``     replaced by `Link._read_packet`: paho's own makes a system call for each of a packet's first
-                            bytes, copies a payload five times, and builds a table of all MQTT 5 properties for each
-                            message: several times what receiving need cost
+``paho …._packet_read``     replaced by `Reading.read_packet`: paho's own makes a system call for each of a packet's
+                            first bytes, copies a payload five times, and builds a table of all MQTT 5 properties for
+                            each message: several times what receiving need cost
 ``paho …._mid_generate``    wrapped by `Link._next_identifier`, so that nobody gets an identifier that is still in
                             flight, neither our publishes nor paho's own subscriptions
 ``paho …._in_packet``       where `_packet_handle` finds the packet
-``paho …._packet_handle``   handles packets other than PUBLISH and PUBACK
+``paho …._packet_handle``   handles CONNACK, DISCONNECT and what keeps the link alive
 ``paho …._sock_close``      closes the socket and takes it out of the event loop
 ``paho …._packet_queue``    sends many PUBLISHes and PUBACKs as one piece
 =========================== =========================================================================================
@@ -32,27 +32,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-import ssl
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 import aiomqtt
 from paho.mqtt.enums import MessageType, MQTTErrorCode
 
 from fedmq.errors import BrokerRefused, ConnectionLost
-from fedmq.transport.packets import FAILURE, decode_puback, decode_publish, encode_puback, explain, gather
+from fedmq.transport.packets import FAILURE, encode_puback, explain, gather
 from fedmq.transport.pending import Codes, Patience, Pending
-from fedmq.transport.readahead import Packet, ReadAhead
+from fedmq.transport.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     import paho.mqtt.client as paho
     from paho.mqtt.properties import Properties
-    from paho.mqtt.reasoncodes import ReasonCode
     from paho.mqtt.subscribeoptions import SubscribeOptions
 
-    from fedmq.transport.interface import Message
     from fedmq.transport.packets import Publish
 
 _log = logging.getLogger(__name__)
@@ -69,15 +65,8 @@ HEARD_AT: Final = {"_last_bytes_received", "_last_msg_in"}
 _CLOSE_S: Final = 3.0
 """Seconds that an orderly disconnect may take before the socket is simply closed."""
 
-_GLANCE_S: Final = 0.05
-"""Seconds after which a full inbox is read on where an answer is awaited: who empties the inbox may wait for it."""
-
 _LOOKS: Final = 8
 """Looks at the keep-alive within its time: a ping is late by an eighth of it at most, and brokers bear half."""
-
-INBOX_BYTES: Final = 4 * 2**20
-"""Payload bytes in the inbox above which the socket is left unread, so that the broker holds the rest (mosquitto 2.0.11
-keeps to no receive maximum after the first acknowledgement)."""
 
 
 class Granted(NamedTuple):
@@ -94,33 +83,25 @@ class HungUp(ConnectionLost):
 class Link:
     """One network connection, from CONNECT to its end.
 
-    `inbox` holds what has arrived, as pairs of packet identifier (0 where nothing is to be acknowledged) and message;
-    `wake` is called, with the link, when something arrived or the link broke. `unordered` bounds how many messages
-    that need no acknowledgement may wait; what comes above is dropped, as QoS 0 allows. `largest` bounds an incoming
-    packet, in bytes; `patience` how long the broker may take to answer a request.
+    `reading` has what arrived. `unordered` bounds how many messages that need no acknowledgement may wait there;
+    `largest` an incoming packet, in bytes; `patience` how long the broker may take to answer a request.
     """
 
     def __init__(
         self, client: aiomqtt.Client, address: str, *, unordered: int, largest: int, patience: Patience
     ) -> None:
-        self.inbox: list[tuple[int, Message]] = []
-        self._inbox_bytes = 0
-        self._paused = self._writing = False
+        self._writing = False
         self.broken: str | None = None
         self.granted = Granted(session_present=False, properties=None)
         self._address = address
-        self._unordered = unordered
-        self._largest = largest
         self._loop = asyncio.get_running_loop()
         self._client = client
         self._paho: paho.Client = client._client  # noqa: SLF001
-        self._protocol = int(self._paho.protocol)
-        self._socket: ReadAhead | None = None
         self._unwanted = False
         self._refusal: BrokerRefused | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._arrival: asyncio.Future[None] | None = None
         self._pending = Pending(patience, self._late, self._heard)
+        self.reading = Reading(self._paho, self._pending, address, unordered=unordered, largest=largest)
         self._outbox: list[bytes] = []
         self._take_over()
 
@@ -132,10 +113,8 @@ class Link:
         self._their_open, client.on_socket_open = client.on_socket_open, self._on_open
         self._their_connect, client.on_connect = client.on_connect, self._on_connect
         self._their_disconnect, client.on_disconnect = client.on_disconnect, self._on_disconnect
-        client.on_subscribe = self._on_suback
-        client.on_unsubscribe = self._on_unsuback
         self._any_identifier: Callable[[], int] = client._mid_generate  # noqa: SLF001
-        vars(client).update(_packet_read=self._read_packet, _mid_generate=self._next_identifier)
+        vars(client).update(_packet_read=self.reading.read_packet, _mid_generate=self._next_identifier)
         self._watch()
 
     def _watch(self) -> None:
@@ -182,8 +161,8 @@ class Link:
         # A thread may be connecting: it must not be left to send CONNECT later and take over the session of a newer
         # connection. It gives up by itself in `_on_open`; past that point the socket is shut and the rest follows.
         self._unwanted = True
-        if self._socket is not None:
-            self._socket.shut()
+        if self.reading.socket is not None:
+            self.reading.socket.shut()
         entering.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._ended.add_done_callback(lambda _: entering.cancel())
 
@@ -217,10 +196,10 @@ class Link:
         self._ended.set_result(None)
         self._outbox.clear()
         self._pending.give_up()
-        self._wake()
+        self.reading.end()
 
     def _heard(self) -> float:
-        return self._socket.heard if self._socket is not None else -math.inf
+        return self.reading.heard
 
     def _late(self, what: str, patience_s: float) -> None:
         self.abandon(f"the broker did not acknowledge {what} within {patience_s:.0f} s")
@@ -238,8 +217,7 @@ class Link:
         identifier = self._next_identifier()
         self._send(*packet.parts(identifier))
         answer = self._pending.add(identifier, MessageType.PUBACK, what, size=packet.size, landed=landed)
-        if self._paused and len(self._pending) == 1:  # the first to be awaited since reading paused
-            self._loop.call_later(_GLANCE_S, self._resume)
+        self.reading.glance()
         return answer
 
     def subscribe(self, wanted: Wanted) -> asyncio.Future[Codes]:
@@ -257,7 +235,7 @@ class Link:
             raise self.lost()
         if identifier is None or code != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise ConnectionLost(f"cannot send to {self._address}: not connected")
-        self._resume()
+        self.reading.resume()
         return self._pending.add(identifier, kind, what)
 
     def _next_identifier(self) -> int:
@@ -287,9 +265,9 @@ class Link:
         self._loop.call_soon(self._write)
 
     def _on_all_written(self, *_: FromPaho) -> None:
-        if self._writing and self._socket is not None:
+        if self._writing and self.reading.socket is not None:
             self._writing = False
-            self._loop.remove_writer(self._socket.fileno())
+            self._loop.remove_writer(self.reading.socket.fileno())
 
     def _write(self) -> None:
         """Send what paho has queued, and what the socket does not take as soon as it will."""
@@ -297,47 +275,10 @@ class Link:
             self._paho.loop_write()
         except Exception as error:  # noqa: BLE001 - as aiomqtt: whatever it is, the link is done
             self.abandon(f"the connection was cut ({error})")
-        if self._socket is not None and self._paho.want_write() and (handle := self._socket.fileno()) >= 0:
+        socket = self.reading.socket
+        if socket is not None and self._paho.want_write() and (handle := socket.fileno()) >= 0:
             self._writing = True
             self._loop.add_writer(handle, self._write)
-
-    def drain(self) -> list[tuple[int, Message]]:
-        """Return what is in the inbox, and read on if it was full."""
-        batch, self.inbox, self._inbox_bytes = self.inbox, [], 0
-        self._resume()
-        return batch
-
-    def _resume(self) -> None:
-        """Read on where reading was paused: there is room again, or an answer to wait for."""
-        if self._paused and self._socket is not None and self.broken is None:
-            self._paused = False
-            self._loop.add_reader(self._socket.fileno(), self._read_on)
-
-    def _read_on(self) -> None:
-        """Read as aiomqtt does; its own reader went when reading was paused."""
-        self._paho.loop_read()
-        while self._socket is not None and self.broken is None and self._socket.pending() > 0:
-            self._paho.loop_read()
-
-    def _pause(self) -> None:
-        """Leave the socket unread while the inbox is full; not for long while an answer is awaited."""
-        if self._inbox_bytes > INBOX_BYTES and not self._paused and self._socket is not None:
-            self._paused = True
-            self._loop.remove_reader(self._socket.fileno())
-            if self._pending:
-                self._loop.call_later(_GLANCE_S, self._resume)
-
-    async def arrival(self) -> None:
-        """Wait until there is something in `inbox`, or the link breaks."""
-        self._arrival = self._loop.create_future()
-        try:
-            await self._arrival
-        finally:
-            self._arrival = None
-
-    def _wake(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Callbacks; paho runs `_on_open` in the connecting thread, the others in the event loop
@@ -347,9 +288,8 @@ class Link:
         if self._unwanted:
             sock.close()
             raise ConnectionAbortedError("nobody waits for this connection any more")
-        self._socket = ReadAhead(sock, largest=self._largest)
-        client._sock = self._socket  # noqa: SLF001
-        self._their_open(client, userdata, self._socket)
+        client._sock = self.reading.open(sock)  # noqa: SLF001
+        self._their_open(client, userdata, client._sock)  # noqa: SLF001
 
     def _on_connect(self, *answer: FromPaho) -> None:
         _, _, flags, reason, properties = answer
@@ -376,56 +316,3 @@ class Link:
         error = None if ended.cancelled() else ended.exception()
         if self.broken is None:
             self.abandon(f"the connection was cut ({error})")
-
-    def _on_suback(self, *answer: FromPaho) -> None:
-        _, _, identifier, reasons, _ = answer
-        self._pending.settle(MessageType.SUBACK, identifier, _codes(reasons))
-
-    def _on_unsuback(self, *answer: FromPaho) -> None:
-        _, _, identifier, reasons, _ = answer
-        self._pending.settle(MessageType.UNSUBACK, identifier, _codes(reasons))
-
-    def _read_packet(self) -> MQTTErrorCode:
-        """Read and handle one packet; stands in for `paho.Client._packet_read`."""
-        try:
-            found = self._socket.packet() if self._socket is not None else None
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return MQTTErrorCode.MQTT_ERR_AGAIN
-        except OSError:
-            return MQTTErrorCode.MQTT_ERR_CONN_LOST
-        except ValueError as error:
-            _log.warning("%s sent what cannot be read: %s", self._address, error)
-            return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        if found is None:
-            return MQTTErrorCode.MQTT_ERR_AGAIN
-        try:
-            return self._handle(found)
-        except Exception as error:  # noqa: BLE001 - paho raises all sorts over a packet that makes no sense
-            _log.warning("%s sent what cannot be read: %s", self._address, error)
-            return MQTTErrorCode.MQTT_ERR_PROTOCOL
-
-    def _handle(self, packet: Packet) -> MQTTErrorCode:
-        if packet.command & 0xF0 == MessageType.PUBLISH:
-            self._take(*decode_publish(packet.command, packet.body, self._protocol))
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
-        if packet.command & 0xF0 == MessageType.PUBACK:
-            identifier, code = decode_puback(packet.command, packet.body, self._protocol)
-            self._pending.settle(MessageType.PUBACK, identifier, (code,))
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
-        slot = self._paho._in_packet  # noqa: SLF001
-        slot["command"], slot["packet"] = packet.command, bytearray(packet.body)
-        slot["remaining_length"] = len(packet.body)
-        return self._paho._packet_handle()  # noqa: SLF001
-
-    def _take(self, identifier: int, message: Message) -> None:
-        if identifier or len(self.inbox) < self._unordered:
-            self.inbox.append((identifier, message))
-            self._inbox_bytes += len(message.payload)
-            self._pause()
-            self._wake()
-        else:
-            _log.warning("dropped a QoS 0 message on %r: they come faster than they are read", message.topic)
-
-
-def _codes(reasons: Iterable[ReasonCode]) -> list[int]:
-    return [reason.value for reason in reasons]

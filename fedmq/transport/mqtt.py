@@ -203,8 +203,8 @@ class MqttConnection:
         self._taken = []
         self._receiving = True
         try:
-            while not self._link.inbox and self._link.broken is None:
-                await self._link.arrival()
+            while not self._link.reading.inbox and self._link.broken is None:
+                await self._link.reading.arrival()
         finally:
             self._receiving = False
         return self._take_up()
@@ -212,7 +212,7 @@ class MqttConnection:
     def _take_up(self) -> Sequence[Message]:
         if self._link.broken is not None:  # what is left in the inbox comes again
             raise self._link.lost()
-        batch = self._link.drain()
+        batch = self._link.reading.drain()
         self._taken = [identifier for identifier, _ in batch]
         return [message for _, message in batch]
 

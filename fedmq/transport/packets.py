@@ -1,4 +1,4 @@
-"""PUBLISH and PUBACK to and from bytes, and what MQTT's failure codes mean to a person."""
+"""PUBLISH, PUBACK and answers to subscriptions to and from bytes, and what MQTT's failure codes mean to a person."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fedmq.errors import BrokerRefused, MisuseError
 from fedmq.transport.interface import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fedmq.transport.interface import Outgoing
 
@@ -27,6 +27,8 @@ FAILURE: Final = 0x80
 
 _PUBLISH_AT_QOS_1: Final = 0x32
 _PUBACK: Final = 0x40
+_SUBACK: Final = 0x90
+_UNSUBACK: Final = 0xB0
 _EXPIRY, _CONTENT_TYPE, _CORRELATION, _USER = b"\x02", b"\x03", b"\x09", b"\x26"
 """Identifiers of properties (MQTT 5, section 2.2.2.2)."""
 
@@ -142,6 +144,26 @@ def decode_puback(command: int, body: memoryview, protocol: int) -> tuple[int, i
     if command != _PUBACK or size != len(body) or not identifier:
         raise ValueError(f"a PUBACK of {len(body)} bytes for message {identifier} does not add up")
     return identifier, code
+
+
+def decode_suback(command: int, body: memoryview, protocol: int) -> tuple[int, Sequence[int]]:
+    """Return packet identifier and reason codes, one for each filter, of a SUBACK or UNSUBACK (sections 3.9, 3.11).
+
+    Before MQTT 5 an UNSUBACK has no codes. Properties are skipped. Raises ValueError or IndexError for a packet that
+    cannot be read.
+    """
+    identifier, at = body[0] << 8 | body[1], 2
+    if protocol == MQTT_5:
+        at = _after_properties(body, at)
+    codes = bytes(body[at:])
+    if (
+        command not in {_SUBACK, _UNSUBACK}
+        or at > len(body)
+        or not identifier
+        or (command == _SUBACK and not codes)
+    ):
+        raise ValueError(f"an answer of {len(body)} bytes to subscription {identifier} does not add up")
+    return identifier, codes
 
 
 def check_size(topic: str, size: int, limit: int) -> None:

@@ -31,6 +31,9 @@ class Session:
     on_messages(batch): called with one batch after the other, never two at a time; it may be an ordinary function where
     it waits for nothing. A batch is acknowledged when the call has returned. It may `publish`, and wait for a new
     connection in doing so; a batch whose own connection broke meanwhile comes again after the call has returned.
+    With `early`, it is called while on_connected is under way, too. A broker may send all that it has kept for the
+    session before it answers anything. On a poor link that takes longer than the link lasts, and what is not taken up
+    as it comes, comes again over the next one.
     on_lost(error): called for each connection that broke or could not be made.
 
     An exception of theirs ends `run`; but a TransportError counts as a broken connection. `random` and `sleep` are
@@ -48,6 +51,7 @@ class Session:
         random: Random,
         backoff: Backoff | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        early: bool = False,
     ) -> None:
         self._transport = transport
         self._profile = profile
@@ -56,7 +60,7 @@ class Session:
         self._on_lost = on_lost
         self._random = random
         self._backoff = self._unpaced = backoff or Backoff()
-        self._sleep = sleep
+        self._sleep, self._early = sleep, early
         self._attempt = 0
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
@@ -173,16 +177,45 @@ class Session:
             self._on_lost(error)
 
     async def _use(self, connection: Connection) -> NoReturn:
+        self._dropped = asyncio.get_running_loop().create_future()
         try:
-            await self._greet(connection)
-            while True:
-                await self._batch_done(connection)
-                work = self._on_messages(await connection.receive())
-                if work is not None:
-                    self._batch = connection, asyncio.create_task(work)
+            if self._early:
+                await self._read_beside(connection)
+            else:
+                await self._greet(connection)
+                await self._read(connection)
         finally:
             self._drop(connection)
             await connection.close()
+
+    async def _read(self, connection: Connection) -> NoReturn:
+        while True:
+            await self._batch_done(connection)
+            work = self._on_messages(await connection.receive())
+            if work is not None:
+                self._batch = connection, asyncio.create_task(work)
+
+    async def _read_beside(self, connection: Connection) -> NoReturn:
+        """Read while the connection is greeted; raise what went wrong with that, where it did."""
+        greeting = asyncio.create_task(self._greet_or_close(connection))
+        try:
+            await asyncio.sleep(0)  # on_connected comes first all the same
+            await self._read(connection)
+        except ConnectionLost:
+            await asyncio.wait((greeting,))
+            greeting.result()
+            raise
+        finally:
+            greeting.cancel()
+            await asyncio.gather(greeting, return_exceptions=True)
+
+    async def _greet_or_close(self, connection: Connection) -> None:
+        try:
+            await self._greet(connection)
+        except BaseException:
+            self._give_up_batch()
+            await connection.close()  # by which who reads it notices
+            raise
 
     async def _greet(self, connection: Connection) -> None:
         self._greeter = asyncio.current_task()
@@ -191,16 +224,20 @@ class Session:
         finally:
             self._greeter = None
         _log.info("%s: connected to %s", self._profile.identity, self._transport.address)
-        loop = asyncio.get_running_loop()
-        self._live, self._live_since, self._dropped = connection, loop.time(), loop.create_future()
+        self._live, self._live_since = connection, asyncio.get_running_loop().time()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(connection)
 
     def _drop(self, connection: Connection) -> None:
         """Stop using a connection that broke."""
-        if self._live is connection and self._dropped is not None:
+        if self._live is connection:
             self._live = None
+            self._give_up_batch()
+
+    def _give_up_batch(self) -> None:
+        """Wait no longer for a batch that may wait for the next connection."""
+        if self._dropped is not None and not self._dropped.done():
             self._dropped.set_result(None)
 
     async def _next(self) -> Connection:
@@ -251,6 +288,7 @@ class Session:
             _log.warning("%s: the last batch was cut short: %r", self._profile.identity, error)
 
     def _inside(self) -> bool:
-        """Return whether the session's own task, or its batch, is what runs now."""
+        """Return whether one of the session's own tasks, or its batch, is what runs now."""
         self._closer = asyncio.current_task()
-        return self._closer is self._worker or (self._batch is not None and self._closer is self._batch[1])
+        batch = None if self._batch is None else self._batch[1]
+        return self._closer in (self._worker, self._greeter, batch)

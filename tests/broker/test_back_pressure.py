@@ -9,7 +9,7 @@ import pytest
 
 from fedmq.transport.address import Credentials, open_transport
 from fedmq.transport.interface import Outgoing, Profile
-from fedmq.transport.link import INBOX_BYTES
+from fedmq.transport.reading import INBOX_BYTES
 
 if TYPE_CHECKING:
     from fedmq.transport.interface import Transport
@@ -35,7 +35,7 @@ async def test_the_inbox_is_bounded_and_nothing_is_lost(shared_mosquitto: Mosqui
     link = cast("Any", slow)._link
     held = []
     while len(numbers) < COUNT - 1:
-        held.append(sum(len(message.payload) for _, message in link.inbox))
+        held.append(sum(len(message.payload) for _, message in link.reading.inbox))
         numbers += [int.from_bytes(message.payload[:4], "big") for message in await slow.receive()]
         await asyncio.sleep(0.05)  # the broker would fill the inbox meanwhile
     await slow.close()
@@ -51,7 +51,7 @@ async def test_whoever_reads_nothing_can_publish_still(shared_mosquitto: Mosquit
     link = cast("Any", busy)._link
     await _flood(transport, range(20))
     async with asyncio.timeout(20.0):
-        while not link._paused:
+        while not link.reading._paused:
             await asyncio.sleep(0.01)
     await asyncio.wait_for(busy.publish(Outgoing("receipt", b"x")), 10.0)
     await busy.close()

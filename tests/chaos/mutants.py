@@ -27,7 +27,7 @@ from fedmq.protocol.coordinator import Coordinator
 from fedmq.protocol.messages import Verdict
 from fedmq.store.checkpoint import CheckpointFolder
 from fedmq.store.journal import Journal
-from fedmq.testing.invariants import Violation
+from fedmq.testing.violation import Violation
 from fedmq.testing.world import World
 from tests.chaos.powercut import Plan, cut_off
 from tests.chaos.row import Mutant

@@ -63,7 +63,7 @@ PAUSES: Final = {
     "fedmq.protocol.posting.RECEIPT_PAUSE_S": 0.2,
     "fedmq.protocol.participant.FETCH_PAUSE_S": 0.1,
     "fedmq.device.fetching.PATIENCE_S": 0.5,
-    "fedmq.device.device.REFRESH_S": 0.3,
+    "fedmq.device.presence.REFRESH_S": 0.3,
     "fedmq.aggregator.aggregator.REFRESH_S": 0.3,
 }
 """Real pauses are for real links; here a second is a long time."""

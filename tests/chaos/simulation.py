@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Final
 
-from fedmq.testing.invariants import Violation
+from fedmq.testing.violation import Violation
 from fedmq.testing.world import World
 from tests.chaos.row import Row
 

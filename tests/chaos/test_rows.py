@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import pytest
@@ -45,6 +47,32 @@ def test_what_is_kept_ends_well_and_is_told_as_json(
     monkeypatch.setattr("sys.argv", ["chaos", "--only", "clocks", "--json"])
     assert command.main() == 0
     assert '"clocks.three": 3.0' in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("form", [[], ["--quick"]])
+def test_the_long_form_soaks_beside_the_other_rows(
+    form: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Beside(ThreadPoolExecutor):
+        """A thread in the place of a process, which would have rows of its own."""
+
+        def __init__(self, *_: object) -> None:
+            super().__init__(1)
+
+    ran: dict[str, str] = {}
+
+    def run(name: str, **_: object) -> Row:
+        ran[name] = threading.current_thread().name
+        return Row(name, "3", "3", met=True)
+
+    monkeypatch.setattr(command, "ProcessPoolExecutor", Beside)
+    monkeypatch.setattr(command, "run_row", run)
+    monkeypatch.setattr("sys.argv", ["chaos", "--only", "soak", "clocks", "replay", *form])
+    assert command.main() == 0
+    told = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("kept")]
+    assert told == ["clocks:", "replay:", "soak:"]
+    main = threading.current_thread().name
+    assert [name for name in ran if ran[name] != main] == ([] if form else ["soak"])
 
 
 @pytest.mark.parametrize("said", ["", "it was lost"])

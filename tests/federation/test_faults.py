@@ -214,7 +214,7 @@ async def test_bad_links_change_nothing_of_the_result(
     monkeypatch.setattr("fedmq.protocol.posting.RECEIPT_PAUSE_S", 0.2)
     monkeypatch.setattr("fedmq.protocol.participant.FETCH_PAUSE_S", 0.1)
     monkeypatch.setattr("fedmq.device.fetching.PATIENCE_S", 0.5)
-    monkeypatch.setattr("fedmq.device.device.REFRESH_S", 0.3)
+    monkeypatch.setattr("fedmq.device.presence.REFRESH_S", 0.3)
     monkeypatch.setattr("fedmq.aggregator.aggregator.REFRESH_S", 0.3)
     monkeypatch.setattr("fedmq.transport.backoff.Backoff.delay", lambda *_: 0.02)
     faults = Faults(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fedmq.errors import FedmqError
 from fedmq.simulate.crowd import DEVICES
 from fedmq.simulate.fleet import build_fleet
+from fedmq.simulate.memory import seldom_collected
 from fedmq.simulate.party import Party
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class Work:
 
     async def live(self) -> None:
         """Take part until the federation has ended. Raises FedmqError."""
-        await self._party.live()
+        with seldom_collected():
+            await self._party.live()
 
     async def count(self) -> Count:
         """Return what it took until now."""

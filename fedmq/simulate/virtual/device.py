@@ -16,6 +16,7 @@ from fedmq.device.sending import ASK_FROM_BYTES
 from fedmq.errors import FedmqError
 from fedmq.protocol import participation as pa
 from fedmq.protocol.messages import Query
+from fedmq.protocol.pacing import spread_s
 from fedmq.protocol.participant import Participant, Phase
 from fedmq.protocol.spans import EVERYTHING, within
 from fedmq.simulate.virtual.alarms import Alarms
@@ -105,6 +106,7 @@ class ActiveDevice:
         """Have a link, and on it first what the broker has kept for this device."""
         aggregator = self._around.aggregator
         self._linked = True
+        self._tell(pa.Paced(spread_s(aggregator.coordinator.fleet)))
         if aggregator.task is not None:
             self._hear(aggregator.task)
         mail, self._mail = self._mail, []

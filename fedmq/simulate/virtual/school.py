@@ -6,12 +6,12 @@ What is given up meanwhile, by a device that was switched off, is never trained 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from fedmq.device.naming import reckoned
 from fedmq.device.outbox import MemoryOutbox, Stored
 from fedmq.device.training import Training
 from fedmq.errors import FedmqError
@@ -19,7 +19,7 @@ from fedmq.simulate.virtual.drawn import flips
 from fedmq.worlds.chance import Chance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from fedmq.device.interface import Trained, Trainer
     from fedmq.device.keepsakes import Keepsakes
@@ -96,8 +96,7 @@ class School:
     def _seat(self, work: Work) -> _Seat | None:
         name, trainer = self._roster.names[work.device], self._roster.trainer(work.device, work.time)
         outbox = MemoryOutbox()
-        entropy = _named(work.task, name)
-        training = Training(name, trainer, outbox, work.keepsakes, entropy=entropy)
+        training = Training(name, trainer, outbox, work.keepsakes, naming=reckoned(name))
         try:
             begun = training.begin(work.task, work.model)
         except FedmqError as error:
@@ -126,12 +125,6 @@ class School:
         for at, row in zip(gang, rows, strict=True):
             changed[at] = replace(results[at], vector=seats[at].begun.start + row)
         return changed
-
-
-def _named(task: Task, device: str) -> Callable[[int], bytes]:
-    """Return what names the device's update for this task: the same in each run."""
-    word = hashlib.sha256(task.run + task.round.to_bytes(8, "big") + b"update" + device.encode()).digest()
-    return lambda nbytes: word[:nbytes]
 
 
 def crafted_by(world: World) -> Attack | None:

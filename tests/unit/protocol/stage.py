@@ -174,11 +174,12 @@ class Desk:
 
     def __init__(
         self,
+        device: str = "ada",
         *,
         held: tuple[bytes, int] | None = None,
         outbox: Mapping[bytes, tuple[bytes, int]] | None = None,
     ) -> None:
-        self.machine = Participant("ada", LAYOUT, held=held, outbox=outbox)
+        self.machine = Participant(device, LAYOUT, held=held, outbox=outbox)
         self.now = 1000.0
         self.effects: list[pa.ParticipantEffect] = []
 

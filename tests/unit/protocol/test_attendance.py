@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fedmq.protocol import coordination as co
+from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.coordinator import Phase, Progress
 from fedmq.protocol.policy import Policy
 from tests.unit.protocol.stage import OTHER_LAYOUT, Stage, born
@@ -127,6 +128,16 @@ def test_a_device_whose_birth_was_heard_may_miss_a_round() -> None:
     stage.tell(co.Ticked(), after=60.0)
     stage.step()
     assert "eve" in stage.machine.present
+
+
+def test_a_device_born_in_mid_round_outside_the_cohort_is_not_waited_for() -> None:
+    stage = Stage(Policy(fraction=0.5)).opened("ada", "bob")
+    task = stage.one(co.Announce).task
+    names = [f"d{number}" for number in range(50)]
+    stranger = next(name for name in names if not in_cohort(name, task.salt, task.fraction))
+    stage.tell(born(stranger))
+    stage.accept(*(name for name in ("ada", "bob") if in_cohort(name, task.salt, task.fraction)))
+    assert stage.at(Phase.STEPPING)
 
 
 def test_one_that_was_heard_and_answered_stays() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from random import Random
 from statistics import correlation
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ from fedmq.protocol import participation as pa
 from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.frames import Step, cost, way
 from fedmq.protocol.messages import Verdict
+from fedmq.protocol.pacing import EARLIER, spread_s
 from fedmq.protocol.participant import FETCH_PAUSE_S, LONGEST_PAUSE_S, RECEIPT_PAUSE_S, Phase
-from fedmq.protocol.posting import EARLIER, QUERY_BYTES, SCATTER
+from fedmq.protocol.posting import QUERY_BYTES, SCATTER
 from fedmq.protocol.spans import EVERYTHING
 from tests.unit.protocol.stage import OTHER_LAYOUT, RUN, Desk, manifest, receipt, stop_task, task
 
@@ -100,8 +102,8 @@ def test_an_old_task_or_manifest_is_ignored() -> None:
 # --- fetching ---------------------------------------------------------------------------------------------------------
 
 
-def fetching() -> Desk:
-    desk = Desk()
+def fetching(device: str = "ada") -> Desk:
+    desk = Desk(device)
     desk.tell(pa.Connected(), pa.Published(manifest()), pa.Tasked(task()))
     assert desk.machine.phase is Phase.FETCHING
     return desk
@@ -109,14 +111,59 @@ def fetching() -> Desk:
 
 def test_a_fetch_that_fails_is_tried_again_later_and_later() -> None:
     desk = fetching()
-    for pause in (1, 2, 4, 8):
-        desk.tell(pa.FetchFailed(1, "silence"))
-        assert desk.one(pa.Wake).time == desk.now + FETCH_PAUSE_S * pause
+    for longest in (5.0, 10.0, 20.0, 40.0):
+        pause = failed_for(desk)
+        assert (1 - EARLIER) * longest <= pause <= longest
         assert desk.machine.phase is Phase.IDLE
-        desk.tell(pa.Elapsed(), after=FETCH_PAUSE_S * pause - 0.1)
+        desk.tell(pa.Elapsed(), after=pause - 0.1)
         assert not desk.seen(pa.Fetch)
-        desk.tell(pa.Elapsed(), after=0.1)
+        desk.tell(pa.Elapsed(), after=0.1 + 1e-6)
         assert desk.one(pa.Fetch).fresh
+
+
+def failed_for(desk: Desk) -> float:
+    """Let the fetch fail, and return for how long nothing is tried then."""
+    desk.tell(pa.FetchFailed(1, "silence"))
+    return desk.one(pa.Wake).time - desk.now
+
+
+def test_a_fleet_that_lost_the_same_chunks_does_not_ask_in_one_second() -> None:
+    """Nor do those that asked together once do so again the next time."""
+    desks = [fetching(f"device-{number}") for number in range(200)]
+    first = [failed_for(desk) for desk in desks]
+    assert 2.5 <= min(first) < 2.6
+    assert 4.9 < max(first) <= 5.0
+    assert len(set(first)) == len(first)
+    for desk, pause in zip(desks, first, strict=True):
+        desk.tell(pa.Elapsed(), after=pause)
+    second = [failed_for(desk) for desk in desks]
+    assert abs(correlation(first, second)) < 0.2
+
+
+def test_who_asked_together_for_one_version_does_not_for_the_next() -> None:
+    pauses = []
+    for version in (1, 2):
+        desks = [Desk(f"device-{number}") for number in range(200)]
+        for desk in desks:
+            desk.tell(pa.Connected(), pa.Published(manifest(version)), pa.Tasked(task(1, version)))
+            desk.tell(pa.FetchFailed(version, "silence"))
+        pauses.append([desk.one(pa.Wake).time for desk in desks])
+    assert abs(correlation(*pauses)) < 0.2
+
+
+def test_a_large_fleet_fetches_again_over_the_time_that_it_is_told() -> None:
+    pauses = []
+    for number in range(1000):
+        desk = fetching(f"device-{number}")
+        desk.tell(pa.Paced(spread_s(1000)))
+        pauses.append(failed_for(desk))
+    assert min(pauses) >= 2.5
+    assert 19.0 < max(pauses) <= 2.5 + 17.0
+    assert most_in_a_second(pauses) < 100
+
+
+def test_the_same_story_has_the_same_tries() -> None:
+    assert failed_for(fetching()) == failed_for(fetching()) != failed_for(fetching("bob"))
 
 
 def behind() -> Desk:
@@ -134,7 +181,7 @@ def test_what_came_out_wrong_is_made_good_by_the_key_frame_at_once() -> None:
     assert "the key-frame makes good" in desk.one(pa.Log).sentence
     desk.tell(pa.FetchFailed(5, "another digest", wrong=True))
     assert not desk.seen(pa.Fetch), "a key-frame that is wrong as well is waited for"
-    assert desk.one(pa.Wake).time == desk.now + FETCH_PAUSE_S
+    assert desk.one(pa.Wake).time >= desk.now + (1 - EARLIER) * FETCH_PAUSE_S
     desk.tell(pa.Elapsed(), after=FETCH_PAUSE_S)
     assert desk.one(pa.Fetch).fresh
 
@@ -437,6 +484,30 @@ def test_a_herd_whose_receipts_were_lost_does_not_ask_in_one_second() -> None:
     assert abs(correlation(first, second)) < 0.2
 
 
+def test_a_large_fleet_asks_after_its_receipts_over_the_time_that_it_is_told() -> None:
+    """From the first time on: in the 15 s that waits differ by of themselves it would be 100 a second, or more."""
+    devices = 1500
+    first, second = [], []
+    for number in range(devices):
+        update = Random(number).randbytes(8)
+        desk = Desk().training()
+        desk.tell(pa.Paced(spread_s(devices)), pa.Stored(1, update), pa.Sent(update))
+        first.append(desk.one(pa.Wake).time - desk.now)
+        desk.tell(pa.Elapsed(), pa.Sent(update), after=first[-1])
+        second.append(desk.one(pa.Wake).time - desk.now)
+    assert (min(first) >= 15.0, max(first) <= 15.0 + 25.0) == (True, True)
+    assert (min(second) >= 30.0, max(second) <= 30.0 + 30.0) == (True, True)
+    assert most_in_a_second(first) < 90
+    assert most_in_a_second(second) < 80
+
+
+@pytest.mark.parametrize("fleet", [12, 900])
+def test_a_fleet_that_the_wait_itself_spreads_waits_no_longer(fleet: int) -> None:
+    desk = Desk()
+    desk.tell(pa.Paced(spread_s(fleet)))
+    assert desk.stored().one(pa.Wake) == Desk().stored().one(pa.Wake)
+
+
 def test_the_same_story_has_the_same_pauses() -> None:
     assert [Desk().stored(b"u1").one(pa.Wake) for _ in range(2)] == [Desk().stored(b"u1").one(pa.Wake)] * 2
 
@@ -445,7 +516,8 @@ IDS = [Random(seed).randbytes(8) for seed in range(200)]
 
 
 def most_in_a_second(times: list[float]) -> int:
-    return max(sum(begin <= time < begin + 1.0 for time in times) for begin in times)
+    ordered = sorted(times)
+    return max(bisect_left(ordered, begin + 1.0) - place for place, begin in enumerate(ordered))
 
 
 @pytest.mark.parametrize("news", [receipt(b"u2"), receipt(b"u1", run=RUN_TWO)])

@@ -11,7 +11,7 @@ from fedmq.protocol import participation as pa
 from fedmq.protocol.attendance import UNBORN
 from fedmq.protocol.cohort import in_cohort
 from fedmq.protocol.coordinator import CENSUS_S, Coordinator, Phase
-from fedmq.protocol.ledger import Ledger
+from fedmq.protocol.ledger import Ledger, Standing
 from fedmq.protocol.messages import Facts, Receipt, TaskKind, Verdict
 from fedmq.protocol.participant import LONGEST_PAUSE_S, Participant
 from fedmq.protocol.participant import Phase as Work
@@ -30,12 +30,14 @@ class CoordinatorWorld(RuleBasedStateMachine):
         over=st.sampled_from([1.0, 1.5]),
         quorum=st.integers(1, 2),
         more=st.integers(0, 1),
+        grace=st.sampled_from([0.0, 3.0, 30.0]),
     )
-    def begin(self, fraction: float, over: float, quorum: int, more: int) -> None:
-        self.policy = Policy(fraction, over, quorum + more, quorum, 20.0, 30.0)
+    def begin(self, fraction: float, over: float, quorum: int, more: int, grace: float) -> None:
+        self.policy = Policy(fraction, over, quorum + more, quorum, 20.0, 30.0, grace)
         self.now, self.letters = 0.0, 0
         self.census = 0.0
         self.there: dict[str, int] = {}
+        self.died: dict[str, float] = {}
         self.absorbing: list[co.Absorb] = []
         self.waiting: list[co.Completed] = []
         self.journal: dict[str, bytes] = {}
@@ -92,12 +94,14 @@ class CoordinatorWorld(RuleBasedStateMachine):
     @rule(device=NAMES, session=st.integers(1, 3))
     def birth(self, device: str, session: int) -> None:
         self.there[device] = session
+        self.died.pop(device, None)
         self.tell(born(device, session))
 
     @rule(device=NAMES, session=st.integers(1, 3))
     def death(self, device: str, session: int) -> None:
-        if session >= self.there.get(device, 99):
-            del self.there[device]
+        if session >= self.there.get(device, UNBORN):
+            self.there.pop(device, None)
+            self.died.setdefault(device, self.now)
         self.tell(co.Died(device, session))
 
     @rule(device=NAMES)
@@ -117,6 +121,7 @@ class CoordinatorWorld(RuleBasedStateMachine):
             self.there.setdefault(device, UNBORN)
         effects = self.tell(co.Offered(device, RUN, number, update, 10))
         if any(isinstance(effect, co.Keep) for effect in effects):
+            self.died.pop(device, None)
             self.waiting.append(co.Completed(device, number, update, self.machine.progress.version, LAYOUT))
 
     @precondition(lambda self: self.waiting)
@@ -135,7 +140,8 @@ class CoordinatorWorld(RuleBasedStateMachine):
         if self.nature.setdefault(job.update, good):  # an update decodes, or not, whenever it is tried
             assert not any(update.startswith(job.device.encode()) for update in self.accepted)
             self.accepted.add(job.update)
-            self.there.setdefault(job.device, UNBORN)
+            if job.device not in self.died:
+                self.there.setdefault(job.device, UNBORN)
             self.tell(co.Absorbed(job.device, job.round, job.update, Facts(1)))
         else:
             self.tell(co.Spoiled(job.device, job.round, job.update, "why"))
@@ -166,7 +172,7 @@ class CoordinatorWorld(RuleBasedStateMachine):
             TERMS, self.policy, StopWhen(), progress=self.machine.progress, ledger=ledger
         )
         self.absorbing, self.waiting, self.finish, self.alarm, self.accepted = [], [], None, None, set()
-        self.there, self.census = {}, self.now + CENSUS_S if open_task else 0.0
+        self.there, self.died, self.census = {}, {}, self.now + CENSUS_S if open_task else 0.0
         self.tell(co.Started(open_task))
         for device, update in list(self.journal.items()) if open_task else []:
             self.send(device, update)
@@ -206,7 +212,15 @@ class CoordinatorWorld(RuleBasedStateMachine):
         assert current is not None
         there = [name for name in self.there if in_cohort(name, current.salt, current.fraction)]
         settled = [machine.ledger.settled(name, current.round) for name in there]
-        return bool(machine.ledger.unsettled()) or not all(settled)
+        begun = [
+            entry.standing is not Standing.ARRIVING or self.may_return(name)
+            for (name, _), entry in machine.ledger.entries.items()
+            if entry.standing is not Standing.SETTLED
+        ]
+        return any(begun) or not all(settled)
+
+    def may_return(self, name: str) -> bool:
+        return name not in self.died or self.now < self.died[name] + self.policy.grace_s
 
 
 class ParticipantWorld(RuleBasedStateMachine):
@@ -223,6 +237,7 @@ class ParticipantWorld(RuleBasedStateMachine):
         self.tasks = {1: task()}
         self.sent: set[bytes] = set()
         self.sending: dict[bytes, pa.Send] = {}
+        self.spread_s = 0.0
         self.machine = Participant("ada", LAYOUT, held=held)
 
     fetch: pa.Fetch | None
@@ -264,6 +279,11 @@ class ParticipantWorld(RuleBasedStateMachine):
         self.sent, self.sending = set(), {}
         self.tell(pa.Connected() if up else pa.Disconnected())
         assert not up or self.sent == self.disk.keys()
+
+    @rule(spread_s=st.sampled_from([0.0, 17.0, 3600.0]))
+    def beacon_comes(self, spread_s: float) -> None:
+        self.spread_s = max(self.spread_s, spread_s)
+        self.tell(pa.Paced(spread_s))
 
     @precondition(lambda self: self.link)
     @rule(moved=st.booleans(), end=st.sampled_from([False, False, False, True]))
@@ -369,7 +389,7 @@ class ParticipantWorld(RuleBasedStateMachine):
     def nothing_sleeps_for_ever(self) -> None:
         if self.link and (self.disk.keys() - self.sending.keys() or self.wants_a_model()):
             assert self.alarm is not None
-            assert self.alarm <= self.now + LONGEST_PAUSE_S
+            assert self.alarm <= self.now + LONGEST_PAUSE_S + self.spread_s
 
     def wants_a_model(self) -> bool:
         machine = self.machine

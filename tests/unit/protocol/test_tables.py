@@ -78,6 +78,7 @@ WORK_EVENTS: dict[type, pa.ParticipantEvent] = {
     pa.TrainingFailed: pa.TrainingFailed(1, "why"),
     pa.Receipted: receipt(b"u1"),
     pa.Allowed: pa.Allowed(1000),
+    pa.Paced: pa.Paced(17.0),
     pa.Elapsed: pa.Elapsed(),
 }
 WORK_BUGS = {

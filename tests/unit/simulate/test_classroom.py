@@ -118,7 +118,7 @@ async def test_as_many_batches_run_as_the_engine_has_threads() -> None:
     while len(engine.calls) < 2:
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.02)
-    assert engine.calls == [["0"], ["1"]]
+    assert sorted(engine.calls) == [["0"], ["1"]]  # which thread is first is chance
     engine.gate.set()
     assert [shift(answer) for answer in await asked] == list(range(4))
     room.close()

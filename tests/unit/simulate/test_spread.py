@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -409,6 +410,21 @@ def test_memory_is_that_of_the_process_asked_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(memory, "Path", lambda _: Path("/nowhere/at/all"))  # a system without /proc
     assert memory.resident_mb() == memory.resident_mb(os.getpid()) == memory.peak_mb()
     assert memory.resident_mb(1) == 0
+
+
+def test_garbage_is_looked_for_seldom_meanwhile_and_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    found: list[int] = []
+
+    def end_early() -> None:
+        with memory.seldom_collected():
+            found.append(gc.get_threshold()[0])
+            raise ConfigError("the run ended early")
+
+    with pytest.raises(ConfigError, match="ended early"):
+        end_early()
+    assert found[0] > 10 * before[0]
+    assert gc.get_threshold() == before
 
 
 def test_a_fleet_has_room_for_its_sockets_or_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from fedmq.codecs import parse
 from fedmq.device import settling
 from fedmq.device.interface import ModuleName
 from fedmq.errors import ConfigError
+from fedmq.protocol import participation as pa
+from fedmq.protocol.participant import Participant
 from fedmq.protocol.policy import Policy, StopWhen
 from fedmq.rules import preset
 from fedmq.simulate import FleetTable, Simulation, SimulationSettings
@@ -83,6 +85,20 @@ class Watch:
         return {}
 
 
+def test_devices_hear_over_how_long_the_fleet_is_to_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a beacon tells it, so that they wait for receipts as those over MQTT do."""
+    told, handle = list[pa.ParticipantEvent](), Participant.handle
+
+    def heard(self: Participant, event: pa.ParticipantEvent, now: float) -> list[pa.ParticipantEffect]:
+        told.append(event)
+        return handle(self, event, now)
+
+    monkeypatch.setattr(Participant, "handle", heard)
+    monkeypatch.setattr(device, "spread_s", float)  # a device a second
+    virtual(settings(stop=StopWhen(rounds=1)), World())
+    assert max(event.spread_s for event in told if isinstance(event, pa.Paced)) == 6.0
+
+
 # --- beside MQTT ------------------------------------------------------------------------------------------------------
 
 
@@ -92,8 +108,9 @@ class Watch:
         {},
         {"algorithm": Scaffold(), "encoding": encoding("exact"), "rule": preset("fedavg")},
         {"encoding": Encoding(up=parse("feedback | topk(0.2) | float32")), "rule": preset("fedavg")},
+        {"encoding": encoding("stateless"), "rule": preset("fedavg")},
     ],
-    ids=["plain", "scaffold", "feedback"],
+    ids=["plain", "scaffold", "feedback", "random"],
 )
 async def test_the_models_are_those_of_the_mqtt_run(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

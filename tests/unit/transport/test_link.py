@@ -87,7 +87,7 @@ def sent(link: Link) -> list[bytes]:
 
 
 def answer(link: Link, identifier: int, *rest: int) -> None:
-    link._handle(Packet(0x40, memoryview(identifier.to_bytes(2, "big") + bytes(rest))))
+    link.reading._handle(Packet(0x40, memoryview(identifier.to_bytes(2, "big") + bytes(rest))))
 
 
 async def turns() -> None:

@@ -21,6 +21,7 @@ from fedmq.transport.packets import (
     check_size,
     decode_puback,
     decode_publish,
+    decode_suback,
     encode_puback,
     encode_publish,
     explain,
@@ -218,6 +219,44 @@ def test_pubacks_that_do_not_add_up(command: int, body: bytes, protocol: int) ->
 def test_a_puback_of_nonsense_raises_only_what_is_promised(command: int, body: bytes, protocol: int) -> None:
     with contextlib.suppress(ValueError, IndexError):
         decode_puback(command, memoryview(body), protocol)
+
+
+@pytest.mark.parametrize(
+    ("command", "body", "protocol", "found"),
+    [
+        (0x90, b"\x01\x02\x01", MQTT_3_1_1, (0x0102, b"\x01")),
+        (0x90, b"\x01\x02\x01\x80", MQTT_3_1_1, (0x0102, b"\x01\x80")),
+        (0x90, b"\x01\x02\x00\x87", MQTT_5, (0x0102, b"\x87")),
+        (0x90, b"\x01\x02\x04\x1f\x00\x01n\x01\x01", MQTT_5, (0x0102, b"\x01\x01")),  # with a reason in words
+        (0xB0, b"\x01\x02", MQTT_3_1_1, (0x0102, b"")),
+        (0xB0, b"\x01\x02\x00\x00\x11", MQTT_5, (0x0102, b"\x00\x11")),
+    ],
+)
+def test_answers_to_subscriptions(command: int, body: bytes, protocol: int, found: tuple[int, bytes]) -> None:
+    assert decode_suback(command, memoryview(body), protocol) == found
+
+
+@pytest.mark.parametrize(
+    ("command", "body", "protocol"),
+    [
+        (0x90, b"\x01", MQTT_5),
+        (0x90, b"\x00\x00\x00", MQTT_3_1_1),  # packet identifier 0
+        (0x90, b"\x00\x01", MQTT_3_1_1),  # no code
+        (0x90, b"\x00\x01\x00", MQTT_5),  # (same)
+        (0x92, b"\x00\x01\x00", MQTT_3_1_1),  # flags that are reserved
+        (0x90, b"\x00\x01\x05\x00", MQTT_5),  # properties that are not there
+        (0x90, b"\x00\x01\xff\xff", MQTT_5),  # a length that does not end
+    ],
+)
+def test_answers_to_subscriptions_that_do_not_add_up(command: int, body: bytes, protocol: int) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        decode_suback(command, memoryview(body), protocol)
+
+
+@given(st.integers(0, 255), st.binary(max_size=12), st.sampled_from([MQTT_3_1_1, MQTT_5]))
+def test_an_answer_of_nonsense_raises_only_what_is_promised(command: int, body: bytes, protocol: int) -> None:
+    with contextlib.suppress(ValueError, IndexError):
+        decode_suback(command, memoryview(body), protocol)
 
 
 def test_too_large_says_how_much_and_what_to_do() -> None:

@@ -29,6 +29,8 @@ ME = Profile("me")
 class Owner:
     """A session with its three callbacks, which note what happened and do what the test says."""
 
+    early = False
+
     def __init__(self, transport: object, *, profile: Profile = ME, backoff: Backoff | None = None) -> None:
         self.connections: list[Connection] = []
         self.batches: list[list[bytes]] = []
@@ -45,6 +47,7 @@ class Owner:
             random=Random(1),
             backoff=backoff or Backoff(base_s=1.0, cap_s=60.0, steady_s=30.0),
             sleep=self.sleep,
+            early=self.early,
         )
 
     @staticmethod
@@ -70,6 +73,14 @@ class Owner:
     @property
     def payloads(self) -> list[bytes]:
         return [payload for batch in self.batches for payload in batch]
+
+
+@pytest.fixture(params=[False, True], ids=["greets first", "early"], autouse=True)
+def early(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both ways of reading: what holds for one holds for the other."""
+    monkeypatch.setattr(Owner, "early", request.param)
+    chosen: bool = request.param
+    return chosen
 
 
 async def until(condition: Callable[[], object], seconds: float = 300.0) -> None:
@@ -134,6 +145,70 @@ async def test_a_batch_is_acknowledged_only_when_its_work_is_done() -> None:
         broker.cut("me")
         await publish(broker, b"b")
         await until(lambda: owner.payloads == [b"a", b"a", b"b"])
+
+
+async def test_what_comes_before_the_broker_answers_is_taken_up_early(early: bool) -> None:  # noqa: FBT001 - a fixture
+    """Else it would come again over the next link, and if that lasts no longer, over the one after."""
+    broker = MemoryBroker()
+    owner = Owner(broker)
+    async with owner.session as session:
+        await until(lambda: session.connection)
+        broker.cut("me")
+        await publish(broker, b"a", b"b")
+
+        async def unanswered(connection: Connection) -> None:
+            await asyncio.sleep(40.0)
+            await connection.subscribe("t/#")
+
+        owner.greeted = unanswered
+        for _ in range(3):
+            await asyncio.sleep(30.0)
+            assert session.connection is None
+            broker.cut("me")
+        assert owner.payloads == ([b"a", b"b"] if early else [])
+        await until(lambda: session.connection)
+        await until(lambda: owner.payloads == [b"a", b"b"])
+
+
+async def test_a_connection_is_greeted_before_anything_of_it_is_taken_up() -> None:
+    broker = MemoryBroker()
+    owner = Owner(broker)
+    async with owner.session as session:
+        await until(lambda: session.connection)
+        broker.cut("me")
+        await publish(broker, b"a")
+        greeted: list[list[bytes]] = []
+
+        async def notes(connection: Connection) -> None:
+            greeted.append(owner.payloads)
+            await connection.subscribe("t/#")
+
+        owner.greeted = notes
+        owner.session._on_messages = lambda batch: owner.batches.append([each.payload for each in batch])
+        await until(lambda: owner.payloads == [b"a"])
+    assert greeted == [[]]
+
+
+async def test_a_batch_that_waits_for_a_connection_does_not_keep_the_next_from_coming() -> None:
+    """Not where the broker says no before it has said yes, either."""
+    broker = MemoryBroker()
+    owner = Owner(broker)
+    async with owner.session as session:
+        await until(lambda: session.connection)
+        broker.cut("me")
+        await publish(broker, b"a")
+
+        async def refused(_: Connection) -> None:
+            await asyncio.sleep(1.0)
+            owner.greeted = owner.subscribe
+            raise BrokerRefused("not today", code=0x87)
+
+        async def work(_: Sequence[Message]) -> None:
+            await session.publish(Outgoing("receipt", b"for a", retain=True))
+
+        owner.greeted, owner.work = refused, work
+        await until(lambda: broker.retained("receipt"))
+    assert isinstance(owner.losses[-1], BrokerRefused)
 
 
 async def test_work_may_wait_for_the_connection_that_comes_next() -> None:
@@ -426,12 +501,16 @@ async def test_closing_while_greeting() -> None:
     broker = MemoryBroker()
     owner = Owner(broker)
 
+    last_words: list[str] = []
+
     async def leaves(connection: Connection) -> None:
         await owner.session.close()
+        last_words.append("it has returned")
 
     owner.greeted = leaves
     await asyncio.wait_for(owner.session.run(), 60.0)
     assert broker.connected == ()
+    assert last_words
 
 
 async def test_messages_may_go_to_an_ordinary_function() -> None:
