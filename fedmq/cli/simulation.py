@@ -32,7 +32,7 @@ import click
 @click.option(
     "--processes",
     type=click.IntRange(1),
-    help="Over how many processes to spread the devices (otherwise one for each 5,000).",
+    help="Over how many processes to spread the devices (otherwise as many as it has use for).",
 )
 @click.option(
     "--on",

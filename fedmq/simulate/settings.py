@@ -9,6 +9,7 @@ from fedmq.aggregator.encodings import DEFAULT, ENCODINGS
 from fedmq.aggregator.settings import Encoding, Federation
 from fedmq.algorithms import Algorithm, Plain
 from fedmq.device.interface import ModuleName
+from fedmq.engines.front import cores
 from fedmq.errors import ConfigError
 from fedmq.protocol.policy import Policy, StopWhen
 from fedmq.rules import AnyRule, preset
@@ -23,6 +24,11 @@ MOST_DEVICES: Final = 1_000_000
 
 MOST_PROCESSES: Final = 1_000
 
+WORTHWHILE: Final = 250
+"""Devices for which one more process is worth starting."""
+LIGHT: Final = frozenset({"numpy", "litert"})
+"""Engines of which each process may have its own: they take some tens of megabytes, and no GPU."""
+
 OWN_TRAINERS: Final = "trainer"
 AUTO: Final = "auto"
 
@@ -36,8 +42,8 @@ class FleetTable:
     ``iid``, ``dirichlet(0.5)``, ``shards(2)``, ``quantity(1.5)``. options: what trainer or engine takes, such as
     ``threads``. engine: who trains, ``trainer`` (each device's own, one after the other), an engine that trains many at
     once (``numpy``, ``tensorflow``, ``jax``, ``litert``), or ``auto``, the fastest of those that are installed.
-    baselines: train also without federation, for comparison. processes: over how many the devices are spread, 0 for as
-    few as bear the fleet. on: where these run, ``here`` or on the machines of a ``ray`` cluster, at `ray_address` or
+    baselines: train also without federation, for comparison. processes: over how many the devices are spread, 0 for
+    what `shares` says. on: where these run, ``here`` or on the machines of a ``ray`` cluster, at `ray_address` or
     where Ray itself looks for one.
     """
 
@@ -60,7 +66,7 @@ class FleetTable:
             raise ConfigError(f"devices is {self.devices}; it must be from 1 to {MOST_DEVICES}")
         if not 0 <= self.processes <= MOST_PROCESSES:
             raise ConfigError(
-                f"processes is {self.processes}; it must be from 1 to {MOST_PROCESSES}, or 0 for as few as do"
+                f"processes is {self.processes}; it must be from 1 to {MOST_PROCESSES}, or 0 to leave it open"
             )
         if self.ray_address and self.on != "ray":
             raise ConfigError(
@@ -68,9 +74,19 @@ class FleetTable:
             )
 
     @property
+    def shares(self) -> int:
+        """Over how many processes of this machine the devices are spread.
+
+        Where nothing is said, a fleet of some size on a `LIGHT` engine has one for each core: what is Python in a fleet
+        runs on one core at a time in each of them.
+        """
+        busy = self.devices // WORTHWHILE if self.engine in LIGHT else 1
+        return enough(self.devices, self.processes, least=max(1, min(busy, cores())))
+
+    @property
     def spread(self) -> bool:
         """Whether the devices live in other processes than the aggregator."""
-        return self.on == "ray" or enough(self.devices, self.processes) > 1
+        return self.on == "ray" or self.shares > 1
 
 
 @dataclass(frozen=True, slots=True)

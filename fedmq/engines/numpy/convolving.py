@@ -70,7 +70,8 @@ class _Kind(NamedTuple):
 class ConvolvingEngine:
     """Trains a Keras model that `fedmq.engines.numpy.reading` has read, for the devices of `train`.
 
-    `train` and `held_out` are (x, y) of each device, by name. Raises ConfigError where they do not fit the model.
+    `train` and `held_out` are (x, y) of each device, by name; `workers` stacks are trained side by side, one for
+    each core where nothing is said. Raises ConfigError where examples do not fit the model.
     """
 
     def __init__(
@@ -78,13 +79,15 @@ class ConvolvingEngine:
         model: KerasModel,
         train: Mapping[str, tuple[ArrayLike, ArrayLike]],
         held_out: Mapping[str, tuple[ArrayLike, ArrayLike]],
+        *,
+        workers: int | None = None,
     ) -> None:
         one_thread()
         self._model = model
         self._train = {name: self._examples(name, pair, "training") for name, pair in train.items()}
         self._held_out = {name: self._examples(name, pair, "held-out") for name, pair in held_out.items()}
         self.stack: Final = _STACK
-        self.threads: Final = cores()
+        self.threads: Final = workers or cores()
 
     @property
     def name(self) -> str:

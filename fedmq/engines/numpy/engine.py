@@ -20,7 +20,7 @@ from fedmq.errors import ConfigError
 from fedmq.trainers.batches import Schedule
 from fedmq.trainers.module import load_user_module
 from fedmq.trainers.numpy import Mlp, NumpyTrainer, trainer_options, trainer_pair
-from fedmq.trainers.settings import finite, refuse_unknown
+from fedmq.trainers.settings import finite, refuse_unknown, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +51,7 @@ class NumpyEngine:
     """Perceptrons of a fleet; `trainers` hold the devices' data, by name, and are of one model.
 
     `initial` and `layout` are for models that were read from elsewhere and have names and first weights of their own.
+    `workers` stacks are trained side by side, one for each core where nothing is said.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class NumpyEngine:
         *,
         layout: Layout | None = None,
         initial: Vector | None = None,
+        workers: int | None = None,
     ) -> None:
         one_thread()
         self._trainers = dict(trainers)
@@ -66,7 +68,7 @@ class NumpyEngine:
         self.layout: Final = layout or first.layout
         self._initial = first.initial() if initial is None else initial
         self.stack: Final = STACK
-        self.threads: Final = cores()
+        self.threads: Final = workers or cores()
 
     @property
     def name(self) -> str:
@@ -140,26 +142,32 @@ def from_module(
 ) -> NumpyEngine | ConvolvingEngine:
     """Return the engine for a user's module whose `model()` returns an `Mlp`, or a Keras model that it can train.
 
-    `options` are those of the NumPy trainer for an `Mlp`, and ``seed`` for a Keras model, which says the others itself.
-    Raises ConfigError where model or data cannot be used.
+    `options`: ``workers``, how many stacks train side by side (default: one for each core); those of the NumPy trainer
+    for an `Mlp`, and ``seed`` for a Keras model, which says the others itself. Raises ConfigError where model or data
+    cannot be used.
     """
+    options = dict(options)
+    workers = whole("workers", options.pop("workers", cores()))
     found = _own_model(module)
     if isinstance(found, Mlp):
-        return NumpyEngine(_trainers(found, module, supplies, trainer_options(options)))
+        return NumpyEngine(_trainers(found, module, supplies, trainer_options(options)), workers=workers)
     refuse_unknown("engine option", options, ("seed",))
     model = read_apart(module, options)
     mlp = model.mlp
     if mlp is None:
-        return _convolving(model, module, supplies)
+        return _convolving(model, module, supplies, workers)
     given = {"learning_rate": model.learning_rate, "momentum": model.momentum}
     trainers = _trainers(mlp, module, supplies, given)
-    return NumpyEngine(trainers, layout=model.layout, initial=model.initial)
+    return NumpyEngine(trainers, layout=model.layout, initial=model.initial, workers=workers)
 
 
-def _convolving(model: KerasModel, module: str, supplies: Mapping[str, Supply]) -> ConvolvingEngine:
+def _convolving(
+    model: KerasModel, module: str, supplies: Mapping[str, Supply], workers: int
+) -> ConvolvingEngine:
     train = {device: trainer_pair(supply.train, module) for device, supply in supplies.items()}
     held = {device: supply.held_out for device, supply in supplies.items() if supply.held_out is not None}
-    return ConvolvingEngine(model, train, {device: trainer_pair(own, module) for device, own in held.items()})
+    held_out = {device: trainer_pair(own, module) for device, own in held.items()}
+    return ConvolvingEngine(model, train, held_out, workers=workers)
 
 
 def _own_model(module: str) -> object:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from fedmq.simulate.crowd import Count
 from fedmq.simulate.memory import resident_mb
-from fedmq.simulate.shares import enough
 from fedmq.simulate.spread.on_ray import connected
 from fedmq.simulate.spread.order import orders
 from fedmq.simulate.spread.process import ShareProcess
@@ -69,8 +68,7 @@ async def gathered(settings: SimulationSettings, engine: str, place: Place) -> A
     Raises ConfigError where that cannot be, ShareLost where a process fails.
     """
     if settings.fleet.on == "here":
-        count = enough(settings.fleet.devices, settings.fleet.processes)
-        parts = [ShareProcess(order) for order in orders(settings, engine, count, place)]
+        parts = [ShareProcess(order) for order in orders(settings, engine, settings.fleet.shares, place)]
         async with _opened(Crew(parts, "beside the aggregator's")) as crew:
             yield crew
         return

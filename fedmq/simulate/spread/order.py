@@ -18,8 +18,8 @@ from fedmq.transport.address import Credentials, open_transport
 if TYPE_CHECKING:
     from fedmq.transport.interface import Transport
 
-_ONE_THREAD_A_CORE = frozenset({"tensorflow", "jax", "litert"})
-"""Engines with an option for how many threads train; another's are few already, or none of its own."""
+_ONE_THREAD_A_CORE = frozenset({"numpy", "tensorflow", "jax", "litert"})
+"""Engines with an option for how many threads train; devices' own trainers have none."""
 
 
 @dataclass(frozen=True, slots=True)

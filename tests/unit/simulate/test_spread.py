@@ -106,6 +106,25 @@ def test_as_many_processes_as_the_fleet_needs(devices: int, wanted: int, least: 
     assert enough(devices, wanted, least) == found
 
 
+@pytest.mark.parametrize(
+    ("fleet", "found"),
+    [
+        ({"engine": "numpy", "devices": 499}, 1),
+        ({"engine": "numpy", "devices": 500}, 2),
+        ({"engine": "litert", "devices": 5_000}, 4),
+        ({"engine": "numpy", "devices": 5_000, "processes": 1}, 1),
+        ({"engine": "jax", "devices": 5_000}, 1),
+        ({"engine": "trainer", "devices": 5_001}, 2),
+    ],
+)
+def test_a_fleet_on_a_light_engine_uses_all_cores(
+    fleet: dict[str, Any], found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedmq.simulate.settings.cores", lambda: 4)
+    table = FleetTable(ModuleName("x"), **fleet)
+    assert (table.shares, table.spread) == (found, found > 1)
+
+
 def test_processes_come_from_the_file_or_the_command_line(settings: SimulationSettings, world: Path) -> None:
     assert not settings.fleet.spread
     assert world_settings(str(world), {"processes": 2}).fleet.spread
@@ -141,8 +160,8 @@ def test_an_order_is_one_line_and_says_all(settings: SimulationSettings) -> None
         max(1, _cores() // 2),
     )
     assert replace(first.settings, fleet=settings.fleet) == settings
-    numpy, _ = orders(settings, "numpy", 2, NOWHERE)
-    assert "workers" not in numpy.settings.fleet.options
+    own, _ = orders(settings, "trainer", 2, NOWHERE)
+    assert "workers" not in own.settings.fleet.options
 
 
 def test_an_order_moves_to_where_the_user_s_file_is(settings: SimulationSettings) -> None:
