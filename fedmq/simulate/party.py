@@ -7,13 +7,16 @@ import resource
 from typing import TYPE_CHECKING, Final
 
 from fedmq.device.device import Device, Identity
+from fedmq.device.keepsakes import DiskKeepsakes
 from fedmq.device.naming import reckoned
+from fedmq.device.outbox import DiskOutbox
 from fedmq.errors import ConfigError
 from fedmq.simulate.crowd import Count
 from fedmq.simulate.memory import resident_mb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from fedmq.simulate.fleet import Fleet
     from fedmq.transport.interface import Transport
@@ -32,12 +35,23 @@ class Party:
         transport: Callable[[], Transport],
         *,
         process: str = "this process",
+        folder: Path | None = None,
     ) -> None:
-        """Make the devices; nothing is connected yet. `process` is what the memory is counted under."""
+        """Make the devices; nothing is connected yet.
+
+        `process` is what the memory is counted under. Each device keeps what it has to in a folder of its own in
+        `folder`, in memory where there is none. Raises StoreError.
+        """
         self._process, computing = process, fleet.computing()
         self._devices = [
             Device(
-                Identity(federation, name), transport(), trainer, computing=computing, naming=reckoned(name)
+                Identity(federation, name),
+                transport(),
+                trainer,
+                outbox=None if folder is None else DiskOutbox(folder / name / "outbox"),
+                keepsakes=None if folder is None else DiskKeepsakes(folder / name / "keepsakes"),
+                computing=computing,
+                naming=reckoned(name),
             )
             for name, trainer in fleet.trainers.items()
         ]

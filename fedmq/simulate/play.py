@@ -174,7 +174,7 @@ async def _crowd(
     if not simulation.settings.fleet.spread:
         yield None
         return
-    async with gathered(simulation.settings, simulation.fleet.engine, place) as crew:
+    async with gathered(simulation.settings, simulation.fleet.engine, place, simulation.disk) as crew:
         say(crew.note)
         yield crew
 

@@ -42,9 +42,10 @@ class FleetTable:
     ``iid``, ``dirichlet(0.5)``, ``shards(2)``, ``quantity(1.5)``. options: what trainer or engine takes, such as
     ``threads``. engine: who trains, ``trainer`` (each device's own, one after the other), an engine that trains many at
     once (``numpy``, ``tensorflow``, ``jax``, ``litert``), or ``auto``, the fastest of those that are installed.
-    baselines: train also without federation, for comparison. processes: over how many the devices are spread, 0 for
-    what `shares` says. on: where these run, ``here`` or on the machines of a ``ray`` cluster, at `ray_address` or
-    where Ray itself looks for one.
+    baselines: train also without federation, for comparison. outbox: where devices keep what has no receipt yet, and
+    what codecs and algorithms have them keep: in ``memory``, or on ``disk`` in the run's folder, as real ones do.
+    processes: over how many the devices are spread, 0 for what `shares` says. on: where these run, ``here`` or on the
+    machines of a ``ray`` cluster, at `ray_address` or where Ray itself looks for one.
     """
 
     module: ModuleName
@@ -56,6 +57,7 @@ class FleetTable:
     engine: Literal["trainer", "auto", "numpy", "tensorflow", "jax", "litert"] = "trainer"
     baselines: bool = True
     processes: int = 0
+    outbox: Literal["memory", "disk"] = "memory"
     on: Literal["here", "ray"] = "here"
     ray_address: str = ""
     options: dict[str, bool | int | float | str | list[str]] = field(default_factory=dict)
@@ -71,6 +73,11 @@ class FleetTable:
         if self.ray_address and self.on != "ray":
             raise ConfigError(
                 f"ray_address is {self.ray_address!r}, and nothing runs on Ray: say on = 'ray' as well"
+            )
+        if self.outbox == "disk" and self.on == "ray":
+            raise ConfigError(
+                "outbox is 'disk', in the run's folder on this machine, and devices on Ray may be on others: leave "
+                "outbox or on out"
             )
 
     @property
@@ -118,6 +125,8 @@ class SimulationSettings:
             )
         if self.world is not None and (self.fleet.processes > 1 or self.fleet.on == "ray"):
             raise ConfigError("virtual time runs in one process: leave processes and on out, or the world")
+        if self.world is not None and self.fleet.outbox == "disk":
+            raise ConfigError("virtual time has no disks: leave outbox out, or the world")
         if self.world is not None and self.store.keep_updates:
             raise ConfigError("keep_updates keeps what is sent over MQTT: leave it out in virtual time")
 

@@ -109,6 +109,11 @@ class Simulation:
         self.vector: Vector | None = None
         self.models: Mapping[str, Vector] = {}
 
+    @property
+    def disk(self) -> Path | None:
+        """The folder in which devices keep what they have to; None where that is in memory."""
+        return self.folder.path / "devices" if self.settings.fleet.outbox == "disk" else None
+
     async def run(
         self,
         transport: Callable[[], Transport],
@@ -134,7 +139,13 @@ class Simulation:
             entropy=Random(self.settings.fleet.seed).randbytes,
             archive=self._archive(),
         )
-        crowd = crowd or Party(self.settings.name, self.fleet, transport, process="aggregator and devices")
+        crowd = crowd or Party(
+            self.settings.name,
+            self.fleet,
+            transport,
+            process="aggregator and devices",
+            folder=self.disk,
+        )
         self._beside = dict(beside or {})
         with seldom_collected():
             self.outcome.reason = await self._together(aggregator, crowd)

@@ -14,6 +14,7 @@ from fedmq.simulate.spread.process import ShareProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
     from fedmq.simulate.settings import SimulationSettings
     from fedmq.simulate.spread.order import Place
@@ -62,13 +63,17 @@ class Crew:
 
 
 @asynccontextmanager
-async def gathered(settings: SimulationSettings, engine: str, place: Place) -> AsyncIterator[Crew]:
+async def gathered(
+    settings: SimulationSettings, engine: str, place: Place, folder: Path | None = None
+) -> AsyncIterator[Crew]:
     """Give the fleet of `settings` in other processes, ready to begin; they end with the block, however it ends.
 
-    Raises ConfigError where that cannot be, ShareLost where a process fails.
+    Devices keep what they have to in `folder`, in memory where there is none. Raises ConfigError where that cannot be,
+    ShareLost where a process fails.
     """
     if settings.fleet.on == "here":
-        parts = [ShareProcess(order) for order in orders(settings, engine, settings.fleet.shares, place)]
+        wanted = orders(settings, engine, settings.fleet.shares, place, folder)
+        parts = [ShareProcess(order) for order in wanted]
         async with _opened(Crew(parts, "beside the aggregator's")) as crew:
             yield crew
         return

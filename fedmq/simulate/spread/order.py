@@ -39,11 +39,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One share's."""
+    """One share's; its devices keep what they have to in `folder`, in memory where that is empty."""
 
     settings: SimulationSettings
     share: Share
     place: Place
+    folder: str = ""
 
     def line(self) -> str:
         """Return the order as one line of JSON; paths are absolute in it."""
@@ -64,11 +65,14 @@ class Order:
         return structure(tree, cls, source="a share's settings")
 
 
-def orders(settings: SimulationSettings, engine: str, count: int, place: Place) -> list[Order]:
+def orders(
+    settings: SimulationSettings, engine: str, count: int, place: Place, folder: Path | None = None
+) -> list[Order]:
     """Return the orders of all of `count` shares, which train on `engine`, each on its part of the cores."""
     options = dict(settings.fleet.options)
     if settings.fleet.on == "here" and engine in _ONE_THREAD_A_CORE:
         options.setdefault("workers", max(1, cores() // count))
     fleet = replace(settings.fleet, engine=engine, baselines=False, options=options)  # type: ignore[arg-type]  # read from a name
     told = replace(settings, fleet=fleet)
-    return [Order(told, share, place) for share in shares(count)]
+    kept = "" if folder is None else str(folder.resolve())
+    return [Order(told, share, place, kept) for share in shares(count)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmq.errors import FedmqError
@@ -23,7 +24,8 @@ class Work:
         settings = order.settings
         fleet = build_fleet(settings.fleet, settings.training, order.share, pooled=False)
         name = f"{DEVICES}{order.share}{where and f' on {where}'}"
-        self._party = Party(settings.name, fleet, order.place.open, process=name)
+        folder = Path(order.folder) if order.folder else None
+        self._party = Party(settings.name, fleet, order.place.open, process=name, folder=folder)
 
     async def live(self) -> None:
         """Take part until the federation has ended. Raises FedmqError."""

@@ -144,6 +144,14 @@ def test_what_a_fleet_cannot_be(fleet: dict[str, Any], sentence: str) -> None:
         FleetTable(ModuleName("x"), **fleet)
 
 
+def test_disks_are_those_of_this_machine_and_of_real_time(settings: SimulationSettings) -> None:
+    on_disk = replace(settings.fleet, outbox="disk")
+    with pytest.raises(ConfigError, match="devices on Ray may be on others"):
+        replace(on_disk, on="ray")
+    with pytest.raises(ConfigError, match="virtual time has no disks"):
+        replace(settings, fleet=on_disk, world=World())
+
+
 @pytest.mark.parametrize("fleet", [{"processes": 2}, {"on": "ray"}])
 def test_virtual_time_is_in_one_process(settings: SimulationSettings, fleet: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="virtual time runs in one process"):
@@ -200,8 +208,9 @@ def test_a_run_is_the_same_however_it_is_spread(
     (tmp_path / "json.py").write_text("raise AssertionError('what lies about here is none of our business')")
     monkeypatch.chdir(tmp_path)
     told: list[list[dict[str, Any]]] = []
-    for count in (1, 2):
-        fleet = replace(settings.fleet, processes=count, engine=engine)
+    outboxes: list[Literal["memory", "disk"]] = ["memory", "disk"]
+    for count, outbox in enumerate(outboxes, start=1):
+        fleet = replace(settings.fleet, processes=count, engine=engine, outbox=outbox)
         play(replace(settings, fleet=fleet), tmp_path / str(count), broker=None, as_json=True)
         out = [text for text in capfd.readouterr().out.splitlines() if text.startswith("{")]
         told.append([json.loads(text) for text in out])
@@ -216,6 +225,9 @@ def test_a_run_is_the_same_however_it_is_spread(
     assert {"aggregator", "devices 1 of 2", "devices 2 of 2"} <= set(processes)
     assert all(held > 5 for held in processes.values())
     assert set(told[0][-1]["memory_mb"]) >= {"aggregator and devices"}
+    kept = [folder.name for folder in (tmp_path / "2" / "devices").iterdir() if (folder / "outbox").is_dir()]
+    assert len(kept) == settings.fleet.devices
+    assert not (tmp_path / "1" / "devices").exists()
 
 
 @pytest.mark.broker
