@@ -6,6 +6,10 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -13,12 +17,16 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one process has taken: `cpu_s` until now; `rss_mb` is resident, `pss_mb` has what is shared shared out."""
+    """What one process has taken: `cpu_s` until now; `rss_mb` is resident, `pss_mb` has what is shared shared out.
+
+    `loop_s` of `cpu_s` is its first thread's, which in a process of ours has the event loop.
+    """
 
     name: str
     cpu_s: float
     rss_mb: float
     pss_mb: float
+    loop_s: float = 0.0
 
 
 def family(pid: int, *, pss: bool = True) -> dict[int, Taken]:
@@ -34,13 +42,23 @@ def family(pid: int, *, pss: bool = True) -> dict[int, Taken]:
         waiting += children[each]
         if each in stats:
             name, fields = stats[each]
-            cpu_s = (int(fields[11]) + int(fields[12])) / _TICK
-            taken[each] = Taken(name, cpu_s, int(fields[21]) * _PAGE / 1e6, _pss_mb(each) if pss else 0.0)
+            first = _stat(Path(f"/proc/{each}/task/{each}"))
+            taken[each] = Taken(
+                name,
+                _cpu_s(fields),
+                int(fields[21]) * _PAGE / 1e6,
+                _pss_mb(each) if pss else 0.0,
+                _cpu_s(first[1]) if first else 0.0,
+            )
     return taken
 
 
+def _cpu_s(fields: Sequence[str]) -> float:
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
 def _stat(path: Path) -> tuple[str, list[str]] | None:
-    """Return a process' name, and the fields behind it; None where it has ended."""
+    """Return the name of a process or thread, and the fields behind it; None where it has ended."""
     try:
         text = (path / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

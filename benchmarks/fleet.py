@@ -31,7 +31,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks._processes import family
+from benchmarks._processes import Taken, family
 from benchmarks.report import Goal, report
 from fedmq.device.interface import ModuleName
 from fedmq.simulate.measuring import Probe, measure
@@ -39,8 +39,6 @@ from fedmq.simulate.settings import FleetTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from benchmarks._processes import Taken
 
 SIZES: Final = {100: 20, 1_000: 6, 10_000: 3}
 """Devices, and how many rounds are timed."""
@@ -236,9 +234,10 @@ def _measured(devices: int, marks: Sequence[Mark], pid: int) -> Measured:
     count = devices * (len(marks) - 1)
     parts: dict[str, float] = {}
     for each, taken in end.taken.items():
-        spent = taken.cpu_s - (begin.taken[each].cpu_s if each in begin.taken else 0.0)
-        part = _part(each, taken, pid, alone=len(end.taken) <= 2)
-        parts[part] = parts.get(part, 0.0) + 1e3 * spent / count
+        before = begin.taken.get(each, Taken("", 0.0, 0.0, 0.0))
+        spent, looped = taken.cpu_s - before.cpu_s, taken.loop_s - before.loop_s
+        for part, seconds in _parts(each, taken, pid, spent, looped, alone=len(end.taken) <= 2):
+            parts[part] = parts.get(part, 0.0) + 1e3 * seconds / count
     return Measured(
         devices,
         (end.time - begin.time) / (len(marks) - 1),
@@ -250,12 +249,17 @@ def _measured(devices: int, marks: Sequence[Mark], pid: int) -> Measured:
     )
 
 
-def _part(number: int, taken: Taken, pid: int, *, alone: bool) -> str:
+def _parts(  # noqa: PLR0913 - what was taken, and whose it is
+    number: int, taken: Taken, pid: int, spent: float, looped: float, *, alone: bool
+) -> Iterator[tuple[str, float]]:
+    """Yield what a process did, and the seconds that it spent on that: messages in its event loop, else computing."""
     if taken.name.startswith("mosquitto"):
-        return "broker"
-    if number != pid:
-        return "devices"
-    return "devices and aggregator" if alone else "aggregator"
+        yield "broker", spent
+        return
+    ours = "devices and aggregator" if alone else "aggregator"
+    who = ours if number == pid else "devices"
+    yield f"{who}: messages", looped
+    yield f"{who}: computing", spent - looped
 
 
 def _limit(running: subprocess.Popen[str]) -> threading.Timer:

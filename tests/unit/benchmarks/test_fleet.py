@@ -12,7 +12,9 @@ from benchmarks.fleet import Mark, Measured, goals
 
 def mark(time: float, **cpu_s: float) -> Mark:
     names = {"main": 1, "worker": 2, "mosquitto": 3}
-    return Mark(time, {names[name]: Taken(name, spent, 10 * spent, spent) for name, spent in cpu_s.items()})
+    return Mark(
+        time, {names[name]: Taken(name, spent, 10 * spent, spent, spent / 4) for name, spent in cpu_s.items()}
+    )
 
 
 def test_processor_time_is_what_was_taken_between_the_first_mark_and_the_last() -> None:
@@ -20,11 +22,21 @@ def test_processor_time_is_what_was_taken_between_the_first_mark_and_the_last() 
     found = fleet._measured(100, [marks[0], marks[0], marks[1]], 1)
     assert found.seconds == 2
     assert found.rate == 50
-    assert found.parts_ms == pytest.approx({"aggregator": 2.0, "devices": 5.0, "broker": 1.0})
+    assert found.parts_ms == pytest.approx(
+        {
+            "aggregator: messages": 0.5,
+            "aggregator: computing": 1.5,
+            "devices: messages": 1.25,
+            "devices: computing": 3.75,
+            "broker": 1.0,
+        }
+    )
     assert found.cpu_ms == pytest.approx(8.0)
     assert (found.rss_mb, found.aggregator_mb, found.growth_mb) == pytest.approx((51.0, 14.0, 4.0))
     alone = fleet._measured(100, [mark(0, main=1, mosquitto=0), mark(1, main=2, mosquitto=0)], 1)
-    assert alone.parts_ms == pytest.approx({"devices and aggregator": 10.0, "broker": 0.0})
+    assert alone.parts_ms == pytest.approx(
+        {"devices and aggregator: messages": 2.5, "devices and aggregator: computing": 7.5, "broker": 0.0}
+    )
 
 
 def test_flowers_processor_time_counts_inside_its_timed_rounds_only() -> None:
