@@ -15,6 +15,7 @@ from fedmq.trainers.batches import Rows, Schedule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from fedmq.device.interface import Trained
     from fedmq.engines.engine import Job
 
 
@@ -113,3 +114,16 @@ def alike(
         for start in range(0, len(places), most):
             some = places[start : start + most]
             yield some, [jobs[place] for place in some]
+
+
+def in_stacks(
+    jobs: Sequence[Job],
+    key: Callable[[Job], Hashable],
+    most: int,
+    train: Callable[[Sequence[Job]], Sequence[Trained]],
+) -> list[Trained]:
+    """Return what `train` makes of all `jobs`, in order; it gets those of one `key` together, `most` at a time."""
+    results: dict[int, Trained] = {}
+    for places, group in alike(jobs, key, most):
+        results.update(zip(places, train(group), strict=True))
+    return [results[place] for place in range(len(jobs))]

@@ -12,7 +12,7 @@ from fedmq.engines.front import cores
 from fedmq.engines.numpy.blas import one_thread
 from fedmq.engines.numpy.networks import NetworkDescent
 from fedmq.engines.numpy.stacks import means
-from fedmq.engines.steps import Steps, alike, picked, rounded
+from fedmq.engines.steps import Steps, in_stacks, picked, rounded
 from fedmq.errors import ConfigError
 from fedmq.trainers.batches import Schedule
 from fedmq.trainers.settings import finite
@@ -122,11 +122,7 @@ class ConvolvingEngine:
 
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
         """Train all `jobs`, those together that can be stacked."""
-        results: list[Trained | None] = [None] * len(jobs)
-        for places, group in alike(jobs, self._kind, self.stack):
-            for place, trained in zip(places, self._together(group), strict=True):
-                results[place] = trained
-        return [trained for trained in results if trained is not None]
+        return in_stacks(jobs, self._kind, self.stack, self._together)
 
     def _kind(self, job: Job) -> _Kind:
         schedule = Schedule(job.count(self.examples(job.device)), job.chosen)

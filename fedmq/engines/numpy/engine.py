@@ -15,7 +15,7 @@ from fedmq.engines.numpy.convolving import ConvolvingEngine
 from fedmq.engines.numpy.deferred import DeferredDescent
 from fedmq.engines.numpy.models import read_apart
 from fedmq.engines.numpy.stacks import means
-from fedmq.engines.steps import Steps, alike, rounded
+from fedmq.engines.steps import Steps, in_stacks, rounded
 from fedmq.errors import ConfigError
 from fedmq.trainers.batches import Schedule
 from fedmq.trainers.module import load_user_module
@@ -89,11 +89,7 @@ class NumpyEngine:
 
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
         """Train all `jobs`, those together that can be stacked."""
-        results: list[Trained | None] = [None] * len(jobs)
-        for places, group in alike(jobs, self._kind, self.stack):
-            for place, trained in zip(places, self._together(group), strict=True):
-                results[place] = trained
-        return [trained for trained in results if trained is not None]
+        return in_stacks(jobs, self._kind, self.stack, self._together)
 
     def _kind(self, job: Job) -> _Kind | None:
         """Return of which kind `job` is; None where it trains alone."""

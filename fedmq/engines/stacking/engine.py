@@ -14,7 +14,7 @@ from fedmq.device.interface import Trained
 from fedmq.engines.stacking.checks import classes_of, shows_padding
 from fedmq.engines.stacking.holdings import Holdings, shares_of
 from fedmq.engines.stacking.network import StackedNetwork
-from fedmq.engines.steps import Steps, alike, picked, rounded
+from fedmq.engines.steps import Steps, in_stacks, picked, rounded
 from fedmq.errors import ConfigError, FedmqError
 from fedmq.trainers.batches import Schedule
 from fedmq.trainers.module import first_line
@@ -116,11 +116,7 @@ class StackingEngine:
 
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
         """Train all `jobs`, those together that may be stacked."""
-        results: list[Trained | None] = [None] * len(jobs)
-        for places, group in alike(jobs, self._kind, self.stack):
-            for place, trained in zip(places, self._together(group), strict=True):
-                results[place] = trained
-        return [trained for trained in results if trained is not None]
+        return in_stacks(jobs, self._kind, self.stack, self._together)
 
     def _kind(self, job: Job) -> Hashable:
         """Return what must be the same to be stacked; where padding would show, the number of examples is."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+from fedmq.device.interface import Trained
 from fedmq.engines import Job
-from fedmq.engines.steps import Steps, alike, rounded
+from fedmq.engines.steps import Steps, alike, in_stacks, rounded
 from fedmq.trainers.batches import Schedule
 
 NOTHING = np.zeros(1, np.float32)
@@ -80,3 +82,15 @@ def test_jobs_alike_come_together_with_their_places() -> None:
         (places, [each.seed for each in some]) for places, some in alike(jobs, lambda each: each.seed, 2)
     ]
     assert groups == [([0, 2], [1, 1]), ([3], [1]), ([1, 4], [2, 2])]
+
+
+def test_what_is_trained_together_comes_back_in_the_order_in_which_it_was_asked_for() -> None:
+    asked: list[list[int]] = []
+
+    def train(jobs: Sequence[Job]) -> list[Trained]:
+        asked.append([each.seed for each in jobs])
+        return [Trained(NOTHING, each.seed, 1, {}) for each in jobs]
+
+    found = in_stacks([job(seed) for seed in (3, 2, 3, 1, 3)], lambda each: each.seed, 2, train)
+    assert asked == [[3, 3], [3], [2], [1]]
+    assert [each.examples for each in found] == [3, 2, 3, 1, 3]
