@@ -32,6 +32,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 import aiomqtt
@@ -43,7 +44,7 @@ from fedmq.transport.pending import Codes, Patience, Pending
 from fedmq.transport.reading import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     import paho.mqtt.client as paho
     from paho.mqtt.properties import Properties
@@ -64,6 +65,12 @@ HEARD_AT: Final = {"_last_bytes_received", "_last_msg_in"}
 
 _CLOSE_S: Final = 3.0
 """Seconds that an orderly disconnect may take before the socket is simply closed."""
+
+_LINGER_S: Final = 1.0
+"""Seconds of these for the broker to close the connection as well."""
+
+_LEFTOVERS: Final = 64 * 1024
+"""Bytes read at once that nobody will look at any more."""
 
 _LOOKS: Final = 8
 """Looks at the keep-alive within its time: a ping is late by an eighth of it at most, and brokers bear half."""
@@ -173,12 +180,30 @@ class Link:
         self._flush()
         self._break("it was closed")
         try:
-            async with asyncio.timeout(_CLOSE_S):
+            async with asyncio.timeout(_CLOSE_S), self._lingering():
                 await self._client.__aexit__(None, None, None)
         except (aiomqtt.MqttError, OSError) as error:
             _log.debug("closing the link to %s: %s", self._address, str(error) or "no answer")
         finally:
             self._paho._sock_close()  # noqa: SLF001
+
+    @contextlib.asynccontextmanager
+    async def _lingering(self) -> AsyncIterator[None]:
+        """Keep the connection behind paho's back until the broker has closed it too.
+
+        What still comes to a closed socket is answered by the system with a reset, and that costs the broker what it
+        has not read yet: our DISCONNECT, so that it would take who leaves in good order for dead.
+        """
+        if self.reading.socket is None:
+            yield
+            return
+        with self.reading.socket.twin() as twin:
+            yield
+            twin.setblocking(False)  # noqa: FBT003 - the socket interface's own spelling
+            twin.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(_LINGER_S):
+                while await self._loop.sock_recv(twin, _LEFTOVERS):
+                    pass
 
     def abandon(self, why: str) -> None:
         """Close the socket without a word, for a link that is broken or makes no progress."""
@@ -275,8 +300,8 @@ class Link:
             self._paho.loop_write()
         except Exception as error:  # noqa: BLE001 - as aiomqtt: whatever it is, the link is done
             self.abandon(f"the connection was cut ({error})")
-        socket = self.reading.socket
-        if socket is not None and self._paho.want_write() and (handle := socket.fileno()) >= 0:
+        sock = self.reading.socket
+        if sock is not None and self._paho.want_write() and (handle := sock.fileno()) >= 0:
             self._writing = True
             self._loop.add_writer(handle, self._write)
 

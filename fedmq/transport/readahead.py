@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 from typing import Any, Final, NamedTuple
@@ -137,6 +138,10 @@ class ReadAhead:
         """End the connection in both directions; the event loop then finds it closed."""
         with contextlib.suppress(OSError):
             self._raw.shutdown(socket.SHUT_RDWR)
+
+    def twin(self) -> socket.socket:
+        """Return a second handle to the connection, without TLS: it stays until both are closed. Raises OSError."""
+        return socket.socket(fileno=os.dup(self.fileno()))
 
     def close(self) -> None:
         """Close the socket."""
