@@ -360,7 +360,7 @@ def test_no_process_outlives_the_one_that_began_it(
     parent, children = running
     assert len(children) >= 4
     parent.send_signal(number)
-    _, told = parent.communicate(timeout=60)
+    _, told = parent.communicate(timeout=30)
     assert parent.returncode == (130 if number == signal.SIGINT else -number)
     if number == signal.SIGINT:
         assert told.replace(PRINTED, "") == "fedmq: interrupted\n"
@@ -378,7 +378,7 @@ def test_a_run_ends_with_a_sentence_when_one_process_is_killed(
     parent, children = running
     second = next(child for child in children if _is_share(child))
     os.kill(second, signal.SIGKILL)
-    _, told = parent.communicate(timeout=60)
+    _, told = parent.communicate(timeout=30)
     assert parent.returncode == 1
     assert "\nfedmq: the process with share " in told
     assert told.endswith("was ended by SIGKILL: the machine may be short of memory\n")
