@@ -157,7 +157,7 @@ async def test_a_device_that_comes_after_the_aggregator_has_announced_itself_alr
     told: list[float],
 ) -> None:
     one = device()
-    one._connection = link = Announced()  # type: ignore[assignment]
+    one._connection = link = Announced()  # type: ignore[assignment]  # all of a connection that is used
     one._presence.herald(beacon(1, 17.0), live=False)
     await asyncio.sleep(20.0)
     assert (told, link.births) == ([], [])
@@ -172,7 +172,7 @@ async def test_after_a_long_silence_devices_announce_themselves_again_at_differe
         one = device(number)
         one._presence._clock = asyncio.get_running_loop().time
         one._presence._heard = begin
-        one._connection = link = Announced()  # type: ignore[assignment]
+        one._connection = link = Announced()  # type: ignore[assignment]  # all of a connection that is used
         links.append(link)
         looks.append(asyncio.create_task(one._presence.refresh_forever()))
     await asyncio.sleep(1.5 * REFRESH_S + 1.0)
@@ -187,7 +187,7 @@ async def test_after_a_long_silence_devices_announce_themselves_again_at_differe
 async def test_while_something_comes_there_is_no_silence() -> None:
     one = device()
     one._presence._clock = asyncio.get_running_loop().time
-    one._connection = link = Announced()  # type: ignore[assignment]
+    one._connection = link = Announced()  # type: ignore[assignment]  # all of a connection that is used
     looking = asyncio.create_task(one._presence.refresh_forever())
     for _ in range(10):
         one._on_messages([])

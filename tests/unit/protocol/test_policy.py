@@ -39,8 +39,8 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, float], word:
 @pytest.mark.parametrize(
     ("settings", "gracious"), [({}, True), ({"grace_s": 0.0}, False), ({"buffer": 2}, False)]
 )
-def test_rounds_are_gracious_unless_told_otherwise(settings: dict[str, float], gracious: bool) -> None:  # noqa: FBT001
-    assert Policy(**settings).gracious is gracious  # type: ignore[arg-type]
+def test_rounds_are_gracious_unless_told_otherwise(settings: dict[str, float], gracious: bool) -> None:  # noqa: FBT001 - a case
+    assert Policy(**settings).gracious is gracious  # type: ignore[arg-type]  # names from the table
 
 
 @pytest.mark.parametrize(
