@@ -319,7 +319,21 @@ async def test_one_that_fails_ends_all(settings: SimulationSettings, monkeypatch
 
 
 @pytest.fixture
-def running(world: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def interruptible() -> Iterator[None]:
+    """Processes begun now hear of Ctrl-C. A script's shell has what it runs with ``&`` ignore it, tests among it, and
+    who is begun by such a process ignores it too.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def running(
+    world: Path,
+    tmp_path: Path,
+    interruptible: None,
+) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A run of many rounds, under way in three processes; with their numbers and the broker's."""
     command = [
         sys.executable,
