@@ -7,16 +7,18 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fedmq.errors import MisuseError, PeerError, StoreError
+from fedmq.aggregator.modelling import Answer
+from fedmq.errors import FedmqError, PeerError, StoreError
 from fedmq.protocol import coordination as co
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from concurrent.futures import Executor
 
     from fedmq.aggregator.intake import Dispatch, Intake
     from fedmq.aggregator.modelling import Modelling
     from fedmq.aggregator.parcel import Parcel, Source
+    from fedmq.protocol.messages import Update
 
 AT_ONCE: Final = 64
 """Updates per trip to the worker: a trip costs about as much as absorbing a kilobyte."""
@@ -79,14 +81,35 @@ class Absorption:
             self._looking -= sum(job.look for job in jobs)
 
     def _work(self, jobs: Sequence[Job]) -> list[co.CoordinatorEvent]:
-        return [self._do(job) for job in jobs]
+        count = self._modelling.at_once
+        lots = [jobs[start : start + count] for start in range(0, len(jobs), count)]
+        return [event for lot in lots for event in self._work_together(lot)]
 
-    def _do(self, job: Job) -> co.CoordinatorEvent:
-        try:
-            update = job.source.read()
-            if job.look:
-                return co.Completed(job.device, job.round, job.update, update.model, update.layout)
-            self._modelling.absorb(update, job.round)
-        except (PeerError, StoreError, MisuseError) as error:  # the last: its round was given up meanwhile
-            return co.Spoiled(job.device, job.round, job.update, str(error))
-        return co.Absorbed(job.device, job.round, job.update, update.facts)
+    def _work_together(self, jobs: Sequence[Job]) -> list[co.CoordinatorEvent]:
+        read = [(job, _read(job)) for job in jobs]
+        answers = [
+            Answer(update, job.round)
+            for job, update in read
+            if not job.look and not isinstance(update, FedmqError)
+        ]
+        wrong = iter(self._modelling.absorb_all(answers))
+        return [_told(job, update, wrong) for job, update in read]
+
+
+def _read(job: Job) -> Update | FedmqError:
+    try:
+        return job.source.read()
+    except (PeerError, StoreError) as error:
+        return error
+
+
+def _told(job: Job, update: Update | FedmqError, wrong: Iterator[FedmqError | None]) -> co.CoordinatorEvent:
+    """Return what came of a job; `wrong` has the next thing that was wrong with an update that could be read."""
+    if isinstance(update, FedmqError):
+        return co.Spoiled(job.device, job.round, job.update, str(update))
+    if job.look:
+        return co.Completed(job.device, job.round, job.update, update.model, update.layout)
+    error = next(wrong)
+    if error is not None:  # a MisuseError where its round was given up meanwhile
+        return co.Spoiled(job.device, job.round, job.update, str(error))
+    return co.Absorbed(job.device, job.round, job.update, update.facts)

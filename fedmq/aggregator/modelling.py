@@ -6,21 +6,22 @@ Everything here is ordinary blocking code; the shell calls it from one worker th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from fedmq.aggregator.downlink import Downlink
 from fedmq.aggregator.roundcodecs import RoundCodecs
 from fedmq.algorithms import MOST_LENGTHS
-from fedmq.errors import ConfigError, MessageError, MisuseError
+from fedmq.errors import ConfigError, FedmqError, MessageError, MisuseError, PeerError, StoreError
 from fedmq.protocol.frames import blocks
 from fedmq.protocol.messages import DELTA, Manifest
 from fedmq.protocol.seeds import update_seed
 from fedmq.rules import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from fedmq.aggregator.settings import Federation
@@ -31,12 +32,24 @@ if TYPE_CHECKING:
     from fedmq.vectors import Layout, Vector
 
 
+_DECODED_AT_ONCE: Final = 1 << 20
+"""Numbers, of all updates that are decoded together: what that saves is each call's cost, which large models hide."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """What one step did: the new weights, and what the rule measured."""
 
     weights: Weights
     measurements: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An update, and the round that it answers."""
+
+    update: Update
+    round: int
 
 
 class Modelling:
@@ -107,18 +120,73 @@ class Modelling:
         `round_` is the one that it answers (default: the open one), its staleness how many model versions have come out
         since the one that it started from.
 
-        Raises PeerError with the reason when it does not decode or a guard refuses it; the fold is unchanged then.
+        Raises PeerError with the reason when it does not decode or a guard refuses it, StoreError where a rule that
+        writes updates down cannot; the fold is unchanged then.
         """
+        _, task = self._open
+        answered = task.round if round_ is None else round_
+        (wrong,) = self.absorb_all([Answer(update, answered)])
+        if wrong is not None:
+            raise wrong
+
+    def absorb_all(self, answers: Sequence[Answer]) -> list[FedmqError | None]:
+        """Do with each of `answers`, in order, as `absorb` does; return what that would raise, None where it would not.
+
+        Those of one codec are decoded together, where the model is small enough for it to be worth it.
+        """
+        wrong: list[FedmqError | None] = []
+        for _, group in groupby(answers, lambda answer: self.codecs.of(answer.round)):
+            alike = list(group)
+            for start in range(0, len(alike), self.at_once):
+                some = alike[start : start + self.at_once]
+                wrong += map(self._given, some, self._deltas(some))
+        return wrong
+
+    @property
+    def at_once(self) -> int:
+        """How many updates are decoded together at the most: what is more need not be in memory yet."""
+        return max(1, _DECODED_AT_ONCE // max(1, self.layout.size))
+
+    @property
+    def _open(self) -> tuple[Fold, Task]:
         if self._fold is None or self._task is None:
             raise MisuseError("an update came to be absorbed while no round is open")
-        if DELTA not in update.sections:
+        return self._fold, self._task
+
+    def _deltas(self, answers: Sequence[Answer]) -> Iterator[Vector | FedmqError]:
+        """Yield what each decodes to, or what is wrong with it: a bad one costs the others time, and nothing else."""
+        done = 0
+        try:
+            for delta in self._decoded(answers):
+                done += 1
+                yield delta
+        except (PeerError, MisuseError) as error:
+            if len(answers) == 1:
+                yield error
+                return
+        for answer in answers[done:]:
+            yield from self._deltas([answer])
+
+    def _decoded(self, answers: Sequence[Answer]) -> Iterator[Vector]:
+        """Yield what each decodes to; they are of one codec."""
+        if any(DELTA not in answer.update.sections for answer in answers):
             raise MessageError(f"the update has no section {DELTA!r}")
-        answered = self._task.round if round_ is None else round_
-        seed = update_seed(update.run, answered, update.update)
-        delta = self.codecs.of(answered).decode(update.sections[DELTA], self.layout.sizes, seed=seed)
-        facts = update.facts
-        staleness = self._task.model - update.model
-        self._rule.absorb(self._fold, delta, Claim(facts.examples, facts.steps, facts.metrics, staleness))
+        sections = [answer.update.sections[DELTA] for answer in answers]
+        seeds = [update_seed(answer.update.run, answer.round, answer.update.update) for answer in answers]
+        return self.codecs.of(answers[0].round).decode_all(sections, self.layout.sizes, seeds)
+
+    def _given(self, answer: Answer, delta: Vector | FedmqError) -> FedmqError | None:
+        """Give a delta to the rule; return what is wrong with it or was before, None where nothing is."""
+        if isinstance(delta, FedmqError):
+            return delta
+        facts = answer.update.facts
+        try:
+            fold, task = self._open
+            staleness = task.model - answer.update.model
+            self._rule.absorb(fold, delta, Claim(facts.examples, facts.steps, facts.metrics, staleness))
+        except (PeerError, StoreError, MisuseError) as error:
+            return error
+        return None
 
     def finish(self, version: int, present: int = 0) -> Moved:
         """Move the model by the fold and encode the frame that leads there. Raises Refused where the rule will not.

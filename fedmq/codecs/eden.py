@@ -7,16 +7,20 @@ Robust Distributed Mean Estimation for Federated Learning", ICML 2022.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import starmap
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
 from fedmq.codecs.counter import SCALES, fractions
+from fedmq.codecs.many import ManyQuantiser
 from fedmq.codecs.scales import MOST_SIGNIFICAND, Octets
 from fedmq.codecs.stages import Alphabet, Bound, ErrorSize, Quantised, ScaleForm, Sizes
 from fedmq.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from fedmq.vectors import Vector
@@ -44,7 +48,7 @@ _WHOLE_NUMBERS: Final = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class Eden:
+class Eden(ManyQuantiser):
     """The sign of each number and, with two to four `bits`, which of the normal distribution's centroids is nearest.
 
     Numbers y with centroids c decode to s · c, where s = ‖y‖² / ⟨y, c⟩ for each block. That is not the s of the least
@@ -83,21 +87,26 @@ class Eden:
         """Return one per block, an empty one too."""
         return len(sizes)
 
-    def encode(self, vector: Vector, sizes: Sizes, seed: int) -> Quantised:
+    def encode_all(
+        self, vectors: Sequence[Vector], sizes: Sizes, seeds: Sequence[int]
+    ) -> Sequence[Quantised]:
         """Return the nearest centroids, and the scales rounded so that their mean over seeds is the unbiased one."""
-        symbols = self._symbols(vector, sizes)
-        scales = self._unbiased_scales(vector, symbols, sizes)
-        return Quantised(Octets().near(scales, fractions(seed, SCALES, len(sizes))), symbols)
+        stack = np.stack(vectors)
+        symbols = self._symbols(stack, sizes)
+        draws = np.stack([fractions(seed, SCALES, len(sizes)) for seed in seeds])
+        scales = Octets().near(self._unbiased_scales(stack, symbols, sizes), draws)
+        return list(starmap(Quantised, zip(scales, symbols, strict=True)))
 
-    def decode(self, quantised: Quantised, sizes: Sizes) -> Vector:
+    def decode_all(self, quantised: Sequence[Quantised], sizes: Sizes) -> Sequence[Vector]:
         """Return each centroid times its block's scale."""
-        vector: Vector = self._centroids()[quantised.symbols]
-        vector *= np.repeat(quantised.scales, sizes)
-        return vector
+        vectors: NDArray[np.float32] = self._centroids()[np.stack([each.symbols for each in quantised])]
+        vectors *= np.repeat(np.stack([each.scales for each in quantised]), sizes, axis=1)
+        return list(vectors)
 
     def bound(self, vector: Vector, sizes: Sizes) -> Bound:
         """Return each number's magnitude and the largest centroid times the scale, rounded up."""
-        scales = self._unbiased_scales(vector, self._symbols(vector, sizes), sizes)
+        stack = vector[None]
+        (scales,) = self._unbiased_scales(stack, self._symbols(stack, sizes), sizes)
         upper = 1.0625 * scales + np.max(scales, initial=0.0) * 2.0**-18 + 2.0**-149
         return np.abs(vector) + np.repeat(upper, sizes) * CENTROIDS[self.bits - 1][-1] * (1 + 2.0**-23)
 
@@ -108,21 +117,21 @@ class Eden:
         """Return each number times its centroid: with one bit its magnitude, for that bit is its sign."""
         return np.abs(numbers) if self.bits == 1 else numbers * self._centroids()[symbols]
 
-    def _symbols(self, vector: Vector, sizes: Sizes) -> NDArray[np.uint8]:
+    def _symbols(self, vectors: NDArray[np.float32], sizes: Sizes) -> NDArray[np.uint8]:
         if self.bits == 1:
-            return (vector >= 0).view(np.uint8)
-        squares = _sums(np.square(vector, dtype=np.float64), sizes)
+            return (vectors >= 0).view(np.uint8)
+        squares = _sums(np.square(vectors, dtype=np.float64), sizes)
         deviations = np.sqrt(squares / np.maximum(sizes, 1))
-        unified = vector / np.repeat(np.where(deviations > 0, deviations, 1), sizes)
+        unified = vectors / np.repeat(np.where(deviations > 0, deviations, 1), sizes, axis=1)
         symbols: NDArray[np.uint8] = np.searchsorted(_edges(self._centroids()), unified).astype(np.uint8)
         return symbols
 
     def _unbiased_scales(
-        self, vector: Vector, symbols: NDArray[np.uint8], sizes: Sizes
+        self, vectors: NDArray[np.float32], symbols: NDArray[np.uint8], sizes: Sizes
     ) -> NDArray[np.float64]:
-        exact = vector.astype(np.float64)
+        exact = vectors.astype(np.float64)
         squares, products = _sums(exact * exact, sizes), _sums(self._along(exact, symbols), sizes)
-        return np.divide(squares, products, out=np.zeros(len(sizes)), where=products > 0)
+        return np.divide(squares, products, out=np.zeros_like(squares), where=products > 0)
 
 
 def _edges(centroids: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -131,9 +140,9 @@ def _edges(centroids: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _sums(numbers: NDArray[np.float64], sizes: Sizes) -> NDArray[np.float64]:
-    """Return the sum of each block, 0 for an empty one."""
+    """Return the sum of each block of each row, 0 for an empty one."""
     lengths = np.asarray(sizes, dtype=np.intp)
-    sums, filled = np.zeros(lengths.size), lengths > 0
+    sums, filled = np.zeros((len(numbers), lengths.size)), lengths > 0
     if filled.any():
-        sums[filled] = np.add.reduceat(numbers, (np.cumsum(lengths) - lengths)[filled])
+        sums[:, filled] = np.add.reduceat(numbers, (np.cumsum(lengths) - lengths)[filled], axis=1)
     return sums

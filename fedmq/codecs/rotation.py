@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 
 from fedmq.codecs.counter import SIGNS, signs, words
+from fedmq.codecs.many import ManyTransform
 from fedmq.codecs.stages import Bound, ErrorSize, Sizes
 from fedmq.errors import ConfigError, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,7 +34,7 @@ _AT_ONCE: Final = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
-class Rotate:
+class Rotate(ManyTransform):
     """A random rotation: signs at random, then the Hadamard transform of each block of `block` numbers.
 
     What a block held is spread evenly over it: its numbers come out near to Gaussian with one variance, whatever they
@@ -59,27 +60,23 @@ class Rotate:
         """Return the blocks that it makes of the whole vector; their sum is more by the zeros at the end."""
         return _blocks(sum(sizes), self.block)
 
-    def encode(self, vector: Vector, sizes: Sizes, seed: int) -> Vector:
-        """Return the rotated vector; raises Refused where the vector's norm is beyond 2⁶⁴."""
-        check_norm(vector, self.name)
-        blocks, octets = self.sizes(sizes), _octets(seed, vector.size)
-        turned = np.empty(sum(blocks), dtype=np.float32)
-        for place, length in _groups(blocks):
-            given, padded = vector[place], np.zeros(place.stop - place.start, dtype=np.float32)
-            np.multiply(given, signs(octets, place.start, given.size), out=padded[: given.size])
-            turned[place] = _hadamard(padded, length)
-        return turned
+    def encode_all(self, vectors: Sequence[Vector], sizes: Sizes, seeds: Sequence[int]) -> Sequence[Vector]:
+        """Return the rotated vectors; raises Refused where a vector's norm is beyond 2⁶⁴."""
+        for vector in vectors:
+            check_norm(vector, self.name)
+        blocks, count = self.sizes(sizes), sum(sizes)
+        padded = np.zeros((len(vectors), sum(blocks)), dtype=np.float32)
+        for own, vector, seed in zip(padded, vectors, seeds, strict=True):
+            np.multiply(vector, signs(_octets(seed, count), 0, count), out=own[:count])
+        return list(_turned(padded, blocks))
 
-    def decode(self, vector: Vector, sizes: Sizes, seed: int) -> Vector:
-        """Return the vector turned back."""
-        octets = _octets(seed, sum(sizes))
-        turned = np.empty(sum(sizes), dtype=np.float32)
-        for place, length in _groups(self.sizes(sizes)):
-            wanted = turned[place]
-            padded = _hadamard(vector[place], length)
-            np.multiply(padded[: wanted.size], signs(octets, place.start, wanted.size), out=wanted)
-            wanted += np.float32(0)  # the sign of a zero would tell in which order the sum was taken
-        return turned
+    def decode_all(self, vectors: Sequence[Vector], sizes: Sizes, seeds: Sequence[int]) -> Sequence[Vector]:
+        """Return the vectors turned back."""
+        count = sum(sizes)
+        turned = _turned(np.stack(vectors), self.sizes(sizes))[:, :count]
+        turned *= np.stack([signs(_octets(seed, count), 0, count) for seed in seeds])
+        turned += np.float32(0)  # the sign of a zero would tell in which order the sum was taken
+        return list(turned)
 
     def bound(self, vector: Vector, sizes: Sizes, seed: int, inner: Bound) -> Bound:
         """Return, for all numbers of a block alike, the errors' sum over the root of their count, and roundings."""
@@ -119,18 +116,33 @@ def _groups(sizes: Sizes) -> Iterator[tuple[slice, int]]:
         start = stop
 
 
-def _hadamard(numbers: Vector, length: int) -> Vector:
+def _turned(vectors: NDArray[np.float32], blocks: Sizes) -> NDArray[np.float32]:
+    """Return the transform of each block of each row."""
+    turned = np.empty_like(vectors)
+    for place, length in _groups(blocks):
+        for some in _few(len(vectors), place):
+            turned[some, place] = _hadamard(vectors[some, place], length)
+    return turned
+
+
+def _few(count: int, place: slice) -> Iterator[slice]:
+    """Yield as many rows at a time as are transformed in one go at `place`."""
+    rows = max(1, _AT_ONCE // (place.stop - place.start))
+    return (slice(first, first + rows) for first in range(0, count, rows))
+
+
+def _hadamard(vectors: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     """Transform each block of `length` numbers, four binary digits of the places at a time. It is its own inverse.
 
     A product of matrices transforms the lowest digits and makes them the highest, so after all steps they stand as
     before. Such products add in an order of the library's own; sums of whole numbers times one power of two are exact
     in any order up to 2²⁴, and `eden` gives such (docs/reference/codecs.md).
     """
-    turned, power = numbers.reshape(-1, length), length.bit_length() - 1
+    turned, power = vectors.reshape(-1, length), length.bit_length() - 1
     for done in range(0, power, _DIGITS):
         matrix = _matrix(min(_DIGITS, power - done))
         turned = np.matmul(matrix, turned.reshape(len(turned), -1, len(matrix)).transpose(0, 2, 1))
-    return turned.reshape(-1) * np.float32(length**-0.5)
+    return turned.reshape(vectors.shape) * np.float32(length**-0.5)
 
 
 @cache

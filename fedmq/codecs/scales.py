@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
+from fedmq.codecs.many import ManyScales
 from fedmq.errors import DecodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _BINARY32: Final = np.dtype("<f4")
@@ -53,7 +55,7 @@ class Binary32:
 
 
 @dataclass(frozen=True, slots=True)
-class Octets:
+class Octets(ManyScales):
     """One byte each, a number of five significant bits and of a binary exponent, in a unit that is common to all.
 
     The unit is a power of two, and takes a byte before them. Steps are a sixteenth at most, down to 2⁻¹⁵ of the largest
@@ -68,38 +70,42 @@ class Octets:
         """Round each to one of its two neighbours, to the upper one with the probability of its distance to the lower.
 
         `draws` are even between 0 and 1, one for each; the mean over them is the scale. The largest is below 2¹²⁴.
+        Where there are several rows, each has a unit of its own.
         """
         unit = _unit(scales)
         exponents = _steps(scales, unit) + unit
         rounded: NDArray[np.float64] = np.ldexp(np.floor(np.ldexp(scales, -exponents) + draws), exponents)
         return rounded.astype(np.float32)
 
-    def write(self, scales: NDArray[np.float32]) -> bytes:
+    def write_all(self, scales: Sequence[NDArray[np.float32]]) -> Sequence[bytes]:
         """Return the unit and a byte for each, exactly, if they come from `near`."""
-        if not scales.size:
-            return b""
-        unit = _unit(scales)
-        steps = _steps(scales, unit)
-        codes = _ROW * steps + np.ldexp(scales, -unit - steps).astype(np.int32)
-        return bytes([unit - _LEAST_EXPONENT]) + codes.astype(np.uint8).tobytes()
+        rows = np.stack(scales)
+        if not rows.size:
+            return [b"" for _ in rows]
+        unit = _unit(rows)
+        steps = _steps(rows, unit)
+        codes = _ROW * steps + np.ldexp(rows, -unit - steps).astype(np.int32)
+        written = np.concatenate([unit - _LEAST_EXPONENT, codes], axis=1).astype(np.uint8)
+        return [row.tobytes() for row in written]
 
-    def read(self, data: bytes) -> NDArray[np.float32]:
+    def read_all(self, data: Sequence[bytes]) -> Sequence[NDArray[np.float32]]:
         """Return the scales: whatever the bytes, they are below 2¹²⁵."""
-        codes = np.frombuffer(data[1:], dtype=np.uint8).astype(np.int32)
+        rows = np.frombuffer(b"".join(data), dtype=np.uint8).reshape(len(data), -1).astype(np.int32)
+        unit, codes = rows[:, :1] + _LEAST_EXPONENT, rows[:, 1:]
         steps = np.maximum(codes // _ROW - 1, 0)
-        unit = data[0] + _LEAST_EXPONENT if data else 0
         scales: NDArray[np.float64] = np.ldexp((codes - _ROW * steps).astype(np.float64), steps + unit)
-        return scales.astype(np.float32)
+        return list(scales.astype(np.float32))
 
 
-def _unit(scales: NDArray[np.float32] | NDArray[np.float64]) -> int:
-    """Return the least exponent with which the largest scale is sayable, the same before and after rounding."""
-    most = float(np.max(scales, initial=0.0))
-    exponent = math.frexp(most)[1] - (_DIGITS + _MOST_EXPONENT) if most else _LEAST_EXPONENT
-    return max(exponent if math.ldexp(most, -exponent) <= _MOST_UNITS else exponent + 1, _LEAST_EXPONENT)
+def _unit(scales: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.int32]:
+    """Return each row's least exponent with which its largest scale is sayable, the same before and after rounding."""
+    most: NDArray[np.float64] = scales.max(axis=-1, initial=0.0, keepdims=True).astype(np.float64)
+    exponents = np.where(most > 0, np.frexp(most)[1] - (_DIGITS + _MOST_EXPONENT), _LEAST_EXPONENT)
+    exponents += np.ldexp(most, -exponents) > _MOST_UNITS
+    return np.maximum(exponents, _LEAST_EXPONENT)
 
 
-def _steps(scales: NDArray[np.float32] | NDArray[np.float64], unit: int) -> NDArray[np.int32]:
+def _steps(scales: NDArray[np.float32] | NDArray[np.float64], unit: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return the binary exponents, in units, of the steps around each scale: five significant bits, or whole units."""
     exponents = np.where(scales > 0, np.frexp(scales)[1], unit)
     steps: NDArray[np.int32] = np.maximum(exponents - (unit + _DIGITS), 0)

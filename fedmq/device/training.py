@@ -1,7 +1,7 @@
 """From a task to an update in the outbox: everything that a device computes, in a worker thread.
 
-`answer` is all of it. What stands before and behind the training itself is there on its own too (`begin`, `finish`),
-for fleets whose trainings are done many at a time.
+`answer` is all of it. What stands before and behind the training itself is there on its own too (`begin`, `finish`, and
+the halves of that, `draft` and `seal`), for fleets whose trainings and encodings are done many at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from fedmq.algorithms import Algorithm, told
 from fedmq.codecs import parse
+from fedmq.device.drafts import Draft
 from fedmq.device.interface import steered
 from fedmq.device.kept import End, Origin
 from fedmq.device.naming import drawn
@@ -96,26 +97,38 @@ class Training:
 
     def finish(self, begun: Begun, trained: Trained) -> Stored:
         """Store the update that came of a training. Raises Refused, StoreError."""
+        draft = self.draft(begun, trained)
+        return self.seal(draft, draft.codec.encode(draft.sent, draft.sizes, seed=draft.seed))
+
+    def draft(self, begun: Begun, trained: Trained) -> Draft:
+        """Return what is to be encoded: the first half of `finish`. Raises Refused where the training diverged."""
         task, algorithm, layout = begun.task, begun.algorithm, self._trainer.layout
         delta = algorithm.answer(begun.model, trained.vector, trained.reach, layout)
-        return self._store(
-            task, algorithm, trained, algorithm.lessen(delta, layout, self._keepsakes.kept(task.run))
-        )
-
-    def _store(self, task: Task, algorithm: Algorithm, trained: Trained, delta: Vector) -> Stored:
+        delta = algorithm.lessen(delta, layout, self._keepsakes.kept(task.run))
         if not is_finite(delta):
             raise Refused("training diverged: the new weights are not finite; try a lower learning rate")
-        update = self._naming(task)
-        sizes = algorithm.extend(self._trainer.layout).sizes
-        codec, seed = _parsed(task.codec), update_seed(task.run, task.round, update)
+        update, codec = self._naming(task), _parsed(task.codec)
+        whole = self._whole(task, algorithm, delta, codec.feedback)
+        return Draft(
+            begun,
+            trained,
+            update,
+            codec,
+            algorithm.extend(layout).sizes,
+            update_seed(task.run, task.round, update),
+            delta if whole is None else whole.vector,
+            whole,
+        )
+
+    def seal(self, draft: Draft, data: bytes) -> Stored:
+        """Store what a draft was encoded to: the second half of `finish`. Raises Refused, StoreError."""
+        task, algorithm, whole = draft.begun.task, draft.begun.algorithm, draft.whole
         change: Vectors = {}
         residual: Residual | None = None
-        whole = self._whole(task, algorithm, delta, codec.feedback)
-        sent = delta if whole is None else whole.vector
-        data = codec.encode(sent, sizes, seed=seed)
-        stored = _sealed(task, update, trained, data)
+        stored = _sealed(task, draft.update, draft.trained, data)
         if whole is not None or _learns(algorithm):
-            delivered = sent if codec.exact else codec.decode(data, sizes, seed=seed)
+            codec = draft.codec
+            delivered = draft.sent if codec.exact else codec.decode(data, draft.sizes, seed=draft.seed)
             change = algorithm.learn(delivered, self._trainer.layout)
             residual = None if whole is None else whole.after(delivered)
         origin = Origin(task.run, task.round, task.model)

@@ -50,7 +50,7 @@ _MOST_UNITS: Final = 2.0**51
 """What `x + anchor` has room for on either side."""
 
 _MOST_REACHED: Final = 2.0**62
-_MOST_CRUMBS: Final = 128
+_MOST_CRUMBS: Final = 256
 _RADIX: Final = 2.0**DIGIT
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fedmq.device.computing import Shared
+from fedmq.device.drafts import finish_all
 from fedmq.engines.engine import Job
 from fedmq.engines.front import PATIENCE_S
 from fedmq.errors import FedmqError
@@ -44,6 +45,7 @@ class _Pupil(NamedTuple):
 class _Place(NamedTuple):
     """What a device has begun, and the job that it is for the engine."""
 
+    training: Training
     begun: Begun
     job: Job
 
@@ -114,11 +116,10 @@ class Classroom:
     def _lesson(self, batch: Sequence[_Pupil]) -> list[Stored | FedmqError]:
         """Return everyone's answer, or why there is none."""
         begun = [self._begun(pupil) for pupil in batch]
-        trained = iter(self._trained([each for each in begun if not isinstance(each, FedmqError)]))
-        return [
-            each if isinstance(each, FedmqError) else _finished(pupil.training, each, next(trained))
-            for pupil, each in zip(batch, begun, strict=True)
-        ]
+        places = [each for each in begun if isinstance(each, _Place)]
+        trained = zip(places, self._trained(places), strict=True)
+        outcomes = iter(finish_all([(place.training, place.begun, each) for place, each in trained]))
+        return [next(outcomes) if isinstance(each, _Place) else each for each in begun]
 
     def _begun(self, pupil: _Pupil) -> _Place | FedmqError:
         try:
@@ -127,22 +128,13 @@ class Classroom:
             job.require(self._engine.layout)
         except FedmqError as error:
             return error
-        return _Place(begun, job)
+        return _Place(pupil.training, begun, job)
 
     def _trained(self, places: Sequence[_Place]) -> Sequence[Trained | FedmqError]:
         try:
             return self._engine.train([place.job for place in places])
         except FedmqError as error:
             return [error] * len(places)
-
-
-def _finished(training: Training, place: _Place, trained: Trained | FedmqError) -> Stored | FedmqError:
-    if isinstance(trained, FedmqError):
-        return trained
-    try:
-        return training.finish(place.begun, trained)
-    except FedmqError as error:
-        return error
 
 
 def _tell(answer: asyncio.Future[Stored], outcome: Stored | BaseException) -> None:

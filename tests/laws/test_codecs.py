@@ -24,7 +24,7 @@ from fedmq.codecs.quantise import Float32, Int8
 from fedmq.codecs.rotation import Rotate
 from fedmq.codecs.sampling import Sample
 from fedmq.codecs.spelling import spell
-from fedmq.errors import ConfigError, Refused
+from fedmq.errors import ConfigError, DecodeError, Refused
 from tests.unit.codecs.transforms import Flip, Halve
 
 if TYPE_CHECKING:
@@ -201,6 +201,36 @@ def test_what_is_decoded_is_the_callers_own(codec: Codec) -> None:
     assert decoded.flags.c_contiguous
     decoded[:] = 7
     assert not np.array_equal(codec.decode(message, sizes), decoded)
+
+
+@every_codec
+@settings(max_examples=5, deadline=None)
+@given(seeds=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=9))
+def test_several_vectors_together_are_each_as_alone(codec: Codec, seeds: list[int]) -> None:
+    """So whoever encodes or decodes beside a device changes nothing for it."""
+    sizes = (2000, 0, 90, 400)
+    vectors = [heavy(sum(sizes), place) * np.float32(2.0**place) for place in range(len(seeds))]
+    messages = [codec.encode(vector, sizes, seed=seed) for vector, seed in zip(vectors, seeds, strict=True)]
+    assert codec.encode_all(vectors, sizes, seeds) == messages
+    alone = [codec.decode(message, sizes, seed=seed) for message, seed in zip(messages, seeds, strict=True)]
+    together = list(codec.decode_all(messages, sizes, seeds))
+    assert [vector.tobytes() for vector in together] == [vector.tobytes() for vector in alone]
+
+
+@every_codec
+def test_nothing_together_is_nothing(codec: Codec) -> None:
+    assert codec.encode_all([], (3, 4), []) == []
+    assert list(codec.decode_all([], (3, 4), [])) == []
+
+
+@every_codec
+def test_one_that_is_no_good_is_heard_of_among_several(codec: Codec) -> None:
+    vectors = [heavy(50), heavy(50), np.full(50, np.nan, np.float32), heavy(50)]
+    with pytest.raises(Refused, match="not finite"):
+        codec.encode_all(vectors, (25, 25), range(4))
+    message = codec.encode(heavy(50), (25, 25))
+    with pytest.raises(DecodeError):
+        list(codec.decode_all([message, message * 100, message], (25, 25), [0, 0, 0]))
 
 
 DIGESTS = """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from fedmq.device.drafts import finish_all
 from fedmq.device.naming import reckoned
 from fedmq.device.outbox import MemoryOutbox, Stored
 from fedmq.device.training import Training
@@ -90,8 +91,9 @@ class School:
         seats = [seat for seat in map(self._seat, works) if seat is not None]
         results = self._roster.train([(seat.trainer, seat.begun) for seat in seats])
         self.trainings += len(seats)
-        for seat, trained in zip(seats, self._attacked(seats, results), strict=True):
-            self._done[seat.work.device] = self._finished(seat, trained)
+        pairs = zip(seats, self._attacked(seats, results), strict=True)
+        outcomes = finish_all([(seat.training, seat.begun, trained) for seat, trained in pairs])
+        self._done |= {seat.work.device: outcome for seat, outcome in zip(seats, outcomes, strict=True)}
 
     def _seat(self, work: Work) -> _Seat | None:
         name, trainer = self._roster.names[work.device], self._roster.trainer(work.device, work.time)
@@ -103,12 +105,6 @@ class School:
             self._done[work.device] = error
             return None
         return _Seat(work, training, trainer, outbox, begun)
-
-    def _finished(self, seat: _Seat, trained: Trained) -> Stored | FedmqError:
-        try:
-            return seat.training.finish(seat.begun, trained)
-        except FedmqError as error:
-            return error
 
     # --- those who do not play by the rules ---------------------------------------------------------------------------
 

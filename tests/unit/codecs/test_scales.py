@@ -72,3 +72,18 @@ def test_any_bytes_are_scales(data: bytes) -> None:
     assert np.isfinite(scales).all()
     assert not np.signbit(scales).any()
     assert np.array_equal(Octets().read(Octets().write(scales)), scales)
+
+
+@given(data=st.data(), count=st.integers(1, 5), length=st.integers(0, 4))
+def test_several_rows_are_each_as_alone(data: st.DataObject, count: int, length: int) -> None:
+    """Also where the largest of one is just not sayable in its unit, and that of another is."""
+    some = st.one_of(
+        st.floats(0, 2.0**120), st.sampled_from((31.0, 31.5, 2.5 * 2.0**-14, 32.0, 2.0**-149, 0.0))
+    )
+    scales = data.draw(hnp.arrays(np.float64, (count, length), elements=some))
+    rounded = Octets().near(scales, np.full((count, length), 0.5, dtype=np.float32))
+    alone = [Octets().near(row, np.full(length, 0.5, dtype=np.float32)) for row in scales]
+    assert [row.tolist() for row in rounded] == [row.tolist() for row in alone]
+    written = Octets().write_all(list(rounded))
+    assert written == [Octets().write(row) for row in alone]
+    assert [row.tolist() for row in Octets().read_all(written)] == [row.tolist() for row in alone]

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from fedmq.rules.measure import norm, trainable_spans
+from fedmq.rules.measure import BLOCK, dot, norm, trainable_spans
 from fedmq.vectors import Layout, Variable
 
 LAYOUT = Layout(
@@ -38,3 +39,13 @@ def test_the_norm_of_the_largest_numbers_does_not_overflow() -> None:
 def test_the_norm_over_several_blocks() -> None:
     layout = Layout((Variable("kernel", (40_000,)),))
     assert norm(np.full(40_000, 0.5, np.float32), layout) == 100.0
+
+
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 8 * BLOCK, 8 * BLOCK + 1, 20 * BLOCK + 7])
+def test_products_are_added_up_block_by_block(size: int) -> None:
+    """However many blocks are multiplied at once: the order is part of what other machines have to agree with."""
+    chance, layout = np.random.default_rng(size), Layout((Variable("kernel", (size,)),))
+    left, right = (chance.normal(size=size).astype(np.float32) for _ in range(2))
+    products = left.astype(np.float64) * right
+    blocks = [float(np.add.reduce(products[start : start + BLOCK])) for start in range(0, size, BLOCK)]
+    assert dot(left, right, layout) == sum(blocks)
