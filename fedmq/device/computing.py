@@ -122,7 +122,7 @@ class Shared:
                 self._ways.append(_Way(before, replica.sizes, manifest, frames, replica.vector))
 
     def _lead(self, replica: Replica, manifest: Manifest, frames: Frames) -> bool:
-        for way in self._ways:
+        for way in reversed(self._ways):  # nearly all come by the newest
             if way.fits(replica, manifest, frames):
                 replica.adopt(manifest, way.after)
                 return True

@@ -309,7 +309,7 @@ class Device:
         self._fetch = self._begin(self._fetch_model(effect, self._fetch))
 
     async def _fetch_model(self, effect: pa.Fetch, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
+        if before is not None and not before.done():
             await asyncio.wait({before})  # one fetch at a time has the collectors
         if self._connection is None:
             return

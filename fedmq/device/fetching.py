@@ -158,6 +158,8 @@ class Fetching:
 
     async def _wait(self, step: Step, filters: Sequence[str]) -> None:
         """Wait for the frame as long as chunks keep coming."""
+        # Chunks that came together with the answer are taken up now; to wait for them costs a timer.
+        await asyncio.sleep(0)
         while step not in self._bodies:
             try:
                 await self._hear(PATIENCE_S)

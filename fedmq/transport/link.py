@@ -1,29 +1,31 @@
-"""One network connection on aiomqtt and paho: it, and its half that reads, reach into their private parts, nobody else.
+"""One network connection on aiomqtt and paho: it and its two halves reach into their private parts, nobody else.
 
 aiomqtt brings paho into the event loop; that, connecting and disconnecting is what is used of it. Its `publish` ignores
 the broker's verdict and notices a cut link only after its timeout; its `messages` costs a task a message and
-acknowledges what nobody has looked at. paho's `publish` and its reading of answers build a table of properties for each
-packet, and keep books for sending again after a reconnect, where a new link has a new client: PUBLISH and PUBACK are
-made and read here, SUBACK and UNSUBACK read. Private names in use, each with its reason, checked against aiomqtt 2.5.1
-with paho-mqtt 2.1.0 and 2.2.0 (`tests/unit/transport/test_link.py` fails when one of them goes away):
+acknowledges what nobody has looked at. paho's requests and its reading of answers build a table of properties for each
+packet, and keep books for sending again after a reconnect, where a new link has a new client: PUBLISH, SUBSCRIBE,
+UNSUBSCRIBE and what answers them are made and read here. Private names in use, each with its reason, checked against
+aiomqtt 2.5.1 with paho-mqtt 2.1.0 and 2.2.0 (`tests/unit/transport/test_link.py` fails when one of them goes away):
 
 =========================== =========================================================================================
-``aiomqtt.Client._client``  paho's client, whose public callbacks, `subscribe` and `unsubscribe` are used directly
+``aiomqtt.Client._client``  paho's client, whose public callbacks are used directly
 ``….Client._disconnected``  where aiomqtt puts an error met while reading, and nowhere else
 ``….Client._misc_task``     ended: it wakes every second to look at the keep-alive, which for a thousand links in one
                             process is a thousand tasks a second; `Link._look_after` does so now and then
 ``paho Client._sock``       replaced by `ReadAhead`
 ``paho …._last_msg_in``     when something last came (`_last_bytes_received` in 2.2.0), which paho does not see while
                             `ReadAhead` reads: it is told before each look at the keep-alive
+``paho …._last_msg_out``    likewise, when something was last sent, which `Writing` does past paho
 ``paho …._packet_read``     replaced by `Reading.read_packet`: paho's own makes a system call for each of a packet's
                             first bytes, copies a payload five times, and builds a table of all MQTT 5 properties for
                             each message: several times what receiving need cost
-``paho …._mid_generate``    wrapped by `Link._next_identifier`, so that nobody gets an identifier that is still in
-                            flight, neither our publishes nor paho's own subscriptions
 ``paho …._in_packet``       where `_packet_handle` finds the packet
 ``paho …._packet_handle``   handles CONNACK, DISCONNECT and what keeps the link alive
+``paho …._loop_rc_handle``  takes leave of a link that cannot be read any more, as `loop_read` does, which is three
+                            calls more for each packet, and aiomqtt's way to it two
 ``paho …._sock_close``      closes the socket and takes it out of the event loop
-``paho …._packet_queue``    sends many PUBLISHes and PUBACKs as one piece
+``paho …._packet_queue``    has what the socket does not take at once
+``paho …._out_packet``      that queue: while something waits in it, all else goes there too
 =========================== =========================================================================================
 """
 
@@ -33,32 +35,30 @@ import asyncio
 import contextlib
 import logging
 import socket
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import aiomqtt
 from paho.mqtt.enums import MessageType, MQTTErrorCode
 
 from fedmq.errors import BrokerRefused, ConnectionLost
-from fedmq.transport.packets import FAILURE, encode_puback, explain, gather
+from fedmq.transport.packets import FAILURE, encode_puback, encode_subscribe, encode_unsubscribe, explain
 from fedmq.transport.pending import Codes, Patience, Pending
 from fedmq.transport.reading import Reading
+from fedmq.transport.writing import Writing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     import paho.mqtt.client as paho
     from paho.mqtt.properties import Properties
-    from paho.mqtt.subscribeoptions import SubscribeOptions
 
     from fedmq.transport.packets import Publish
+    from fedmq.transport.writing import FromPaho
 
 _log = logging.getLogger(__name__)
 
-FromPaho: TypeAlias = Any
-"""An argument of one of paho's callbacks, which it declares for its two callback interfaces at once."""
-
-Wanted: TypeAlias = "list[tuple[str, SubscribeOptions]] | list[tuple[str, int]]"
-"""Filters, each with how to subscribe to it under MQTT 5, or with its QoS under 3.1.1."""
+MOST_IDENTIFIERS: Final = 65_535
+"""Packet identifiers that there are (MQTT 5, section 2.2.1)."""
 
 HEARD_AT: Final = {"_last_bytes_received", "_last_msg_in"}
 """Where paho's versions keep when something last came."""
@@ -97,19 +97,20 @@ class Link:
     def __init__(
         self, client: aiomqtt.Client, address: str, *, unordered: int, largest: int, patience: Patience
     ) -> None:
-        self._writing = False
         self.broken: str | None = None
         self.granted = Granted(session_present=False, properties=None)
         self._address = address
         self._loop = asyncio.get_running_loop()
         self._client = client
         self._paho: paho.Client = client._client  # noqa: SLF001
+        self._protocol = int(self._paho.protocol)
         self._unwanted = False
         self._refusal: BrokerRefused | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._pending = Pending(patience, self._late, self._heard)
         self.reading = Reading(self._paho, self._pending, address, unordered=unordered, largest=largest)
-        self._outbox: list[bytes] = []
+        self._writing = Writing(self._paho, self.reading, self.abandon)
+        self._identifier = 0
         self._take_over()
 
     def _take_over(self) -> None:
@@ -120,8 +121,7 @@ class Link:
         self._their_open, client.on_socket_open = client.on_socket_open, self._on_open
         self._their_connect, client.on_connect = client.on_connect, self._on_connect
         self._their_disconnect, client.on_disconnect = client.on_disconnect, self._on_disconnect
-        self._any_identifier: Callable[[], int] = client._mid_generate  # noqa: SLF001
-        vars(client).update(_packet_read=self.reading.read_packet, _mid_generate=self._next_identifier)
+        vars(client).update(_packet_read=self.reading.read_packet)
         self._watch()
 
     def _watch(self) -> None:
@@ -154,6 +154,7 @@ class Link:
         self._watch()  # aiomqtt may have begun a new future
         if self._client._misc_task is not None:  # noqa: SLF001
             self._client._misc_task.cancel()  # noqa: SLF001
+        self.reading.take_over()
         self._look_after()
 
     def _look_after(self) -> None:
@@ -161,6 +162,7 @@ class Link:
         known = vars(self._paho)
         for name in HEARD_AT & known.keys():
             known[name] = max(known[name], self._heard())
+        known["_last_msg_out"] = max(known["_last_msg_out"], self._writing.spoke)
         if self.broken is None and self._paho.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._loop.call_later(max(1.0, self._paho.keepalive / _LOOKS), self._look_after)
 
@@ -177,7 +179,7 @@ class Link:
         """Disconnect in good order; never raises."""
         if self.broken is not None:
             return
-        self._flush()
+        self._writing.flush()
         self._break("it was closed")
         try:
             async with asyncio.timeout(_CLOSE_S), self._lingering():
@@ -219,7 +221,7 @@ class Link:
             return
         self.broken = why
         self._ended.set_result(None)
-        self._outbox.clear()
+        self._writing.end()
         self._pending.give_up()
         self.reading.end()
 
@@ -240,70 +242,41 @@ class Link:
         if self.broken is not None:
             raise self.lost()
         identifier = self._next_identifier()
-        self._send(*packet.parts(identifier))
+        self._writing.send(*packet.parts(identifier))
         answer = self._pending.add(identifier, MessageType.PUBACK, what, size=packet.size, landed=landed)
         self.reading.glance()
         return answer
 
-    def subscribe(self, wanted: Wanted) -> asyncio.Future[Codes]:
-        """Ask for a subscription, and return a future for the broker's answer. Raises ConnectionLost."""
-        self._flush()
-        return self._asked(*self._paho.subscribe(wanted), MessageType.SUBACK, "a subscription")
+    def subscribe(self, filters: Sequence[str]) -> asyncio.Future[Codes]:
+        """Ask for a subscription at QoS 1, and return a future for the broker's answer. Raises ConnectionLost."""
+        return self._ask(encode_subscribe, filters, MessageType.SUBACK, "a subscription")
 
     def unsubscribe(self, filters: Sequence[str]) -> asyncio.Future[Codes]:
         """Ask for the end of a subscription, and return a future for the broker's answer. Raises ConnectionLost."""
-        self._flush()
-        return self._asked(*self._paho.unsubscribe(list(filters)), MessageType.UNSUBACK, "an unsubscription")
+        return self._ask(encode_unsubscribe, filters, MessageType.UNSUBACK, "an unsubscription")
 
-    def _asked(self, code: int, identifier: int | None, kind: int, what: str) -> asyncio.Future[Codes]:
+    def _ask(
+        self, encode: Callable[[int, Sequence[str], int], bytes], filters: Sequence[str], kind: int, what: str
+    ) -> asyncio.Future[Codes]:
         if self.broken is not None:
             raise self.lost()
-        if identifier is None or code != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise ConnectionLost(f"cannot send to {self._address}: not connected")
+        identifier = self._next_identifier()
+        self._writing.send(encode(identifier, filters, self._protocol))
         self.reading.resume()
         return self._pending.add(identifier, kind, what)
 
     def _next_identifier(self) -> int:
-        """Return a packet identifier that is not in flight; stands in for `paho.Client._mid_generate`."""
-        while (identifier := self._any_identifier()) in self._pending:
-            pass
-        return identifier
+        """Return a packet identifier that is not in flight."""
+        while True:
+            self._identifier = self._identifier % MOST_IDENTIFIERS + 1
+            if self._identifier not in self._pending:
+                return self._identifier
 
     def acknowledge(self, identifiers: Iterable[int]) -> None:
         """Send PUBACKs, in order, in one piece."""
         packets = [encode_puback(identifier) for identifier in identifiers if identifier]
         if packets and self.broken is None:
-            self._send(*packets)
-
-    def _send(self, *parts: bytes) -> None:
-        """Send soon, together with what else is sent in this turn of the event loop: a system call for all of it."""
-        if not self._outbox:
-            self._loop.call_soon(self._flush)
-        self._outbox += parts
-
-    def _flush(self) -> None:
-        parts, self._outbox = self._outbox, []
-        for piece in gather(parts):  # paho slices, counts and sends it; at QoS 1 it leaves the rest to us
-            self._paho._packet_queue(MessageType.PUBLISH, cast("bytes", piece), 0, 1)  # noqa: SLF001
-
-    def _on_more_to_write(self, *_: FromPaho) -> None:
-        self._loop.call_soon(self._write)
-
-    def _on_all_written(self, *_: FromPaho) -> None:
-        if self._writing and self.reading.socket is not None:
-            self._writing = False
-            self._loop.remove_writer(self.reading.socket.fileno())
-
-    def _write(self) -> None:
-        """Send what paho has queued, and what the socket does not take as soon as it will."""
-        try:
-            self._paho.loop_write()
-        except Exception as error:  # noqa: BLE001 - as aiomqtt: whatever it is, the link is done
-            self.abandon(f"the connection was cut ({error})")
-        sock = self.reading.socket
-        if sock is not None and self._paho.want_write() and (handle := sock.fileno()) >= 0:
-            self._writing = True
-            self._loop.add_writer(handle, self._write)
+            self._writing.send(*packets)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Callbacks; paho runs `_on_open` in the connecting thread, the others in the event loop
@@ -324,9 +297,7 @@ class Link:
             self._refusal = BrokerRefused(sentence, code=reason.value)
             self._break("the broker refused it")
         else:
-            # aiomqtt's goes through the door for other threads; from here on only the event loop sends.
-            self._paho.on_socket_register_write = self._on_more_to_write
-            self._paho.on_socket_unregister_write = self._on_all_written
+            self._writing.take_over()
             self._their_connect(*answer)
 
     def _on_disconnect(self, *farewell: FromPaho) -> None:

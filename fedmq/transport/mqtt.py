@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fedmq.errors import BrokerRefused, ConnectionLost, MisuseError
 from fedmq.transport.filters import check_filter, check_topic
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fedmq.transport.interface import Message, Outgoing, Profile
-    from fedmq.transport.link import Wanted
     from fedmq.transport.pending import Codes
 
 _log = logging.getLogger(__name__)
@@ -176,14 +174,9 @@ class MqttConnection:
         """Subscribe at QoS 1."""
         for text in filters:
             check_filter(text)
-        codes = await self._answer(self._link.subscribe(self._wanted(filters)))
+        codes = await self._answer(self._link.subscribe(filters))
         for text, code in zip(filters, codes, strict=False):
             _heed(code, f"the subscription to {text!r}")
-
-    def _wanted(self, filters: Sequence[str]) -> Wanted:
-        if self._limits.protocol == MQTT_5:
-            return [(text, SubscribeOptions(qos=1)) for text in filters]
-        return [(text, 1) for text in filters]
 
     async def unsubscribe(self, *filters: str) -> None:
         """Undo `subscribe`."""

@@ -1,4 +1,4 @@
-"""PUBLISH, PUBACK and answers to subscriptions to and from bytes, and what MQTT's failure codes mean to a person."""
+"""Requests to bytes, PUBLISH and answers from bytes, and what MQTT's failure codes mean to a person."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ FAILURE: Final = 0x80
 
 _PUBLISH_AT_QOS_1: Final = 0x32
 _PUBACK: Final = 0x40
+_SUBSCRIBE, _UNSUBSCRIBE = b"\x82", b"\xa2"
 _SUBACK: Final = 0x90
 _UNSUBACK: Final = 0xB0
 _EXPIRY, _CONTENT_TYPE, _CORRELATION, _USER = b"\x02", b"\x03", b"\x09", b"\x26"
@@ -128,6 +129,21 @@ def gather(parts: Iterable[bytes]) -> Iterator[memoryview]:
 def encode_puback(identifier: int) -> bytes:
     """Return the PUBACK packet that says "success" (MQTT 5 and 3.1.1, section 3.4)."""
     return b"\x40\x02" + identifier.to_bytes(2, "big")
+
+
+def encode_subscribe(identifier: int, filters: Iterable[str], protocol: int) -> bytes:
+    """Return the SUBSCRIBE packet at QoS 1 (MQTT 5 and 3.1.1, section 3.8), all its options but that as they are."""
+    return _request(_SUBSCRIBE, identifier, (_text(each) + b"\x01" for each in filters), protocol)
+
+
+def encode_unsubscribe(identifier: int, filters: Iterable[str], protocol: int) -> bytes:
+    """Return the UNSUBSCRIBE packet (MQTT 5 and 3.1.1, section 3.10)."""
+    return _request(_UNSUBSCRIBE, identifier, map(_text, filters), protocol)
+
+
+def _request(command: bytes, identifier: int, entries: Iterable[bytes], protocol: int) -> bytes:
+    body = identifier.to_bytes(2, "big") + (b"\0" if protocol == MQTT_5 else b"") + b"".join(entries)
+    return command + _varint(len(body)) + body
 
 
 def decode_puback(command: int, body: memoryview, protocol: int) -> tuple[int, int]:

@@ -70,6 +70,8 @@ class ReadAhead:
 
     def _parse(self) -> Packet | None:
         buffer, at, length = self._buffer, self._start + 1, 0
+        if at < self._stop and buffer[at] < 0x80:  # noqa: PLR2004 - a short packet, as nearly all are
+            return self._cut_out(at + 1, buffer[at])
         for place in range(_LENGTH_BYTES):
             if at >= self._stop:
                 self._wanted = at + 1 - self._start
@@ -108,6 +110,9 @@ class ReadAhead:
 
     def _make_room(self) -> None:
         """Move what is left to the front of a buffer that takes the packet that it begins."""
+        if self._start == self._stop and not self._full and self._wanted <= len(self._buffer):
+            self._start = self._stop = 0
+            return
         left, size = self._buffer[self._start : self._stop], self._room()
         if size != len(self._buffer):
             self._buffer = memoryview(bytearray(size))

@@ -24,6 +24,10 @@ _log = logging.getLogger(__name__)
 _GLANCE_S: Final = 0.05
 """Seconds after which a full inbox is read on where an answer is awaited: who empties the inbox may wait for it."""
 
+_WELL: Final = (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_AGAIN)
+_PUBLISH, _PUBACK = int(MessageType.PUBLISH), int(MessageType.PUBACK)
+_ANSWERS: Final = frozenset({int(MessageType.SUBACK), int(MessageType.UNSUBACK)})
+
 INBOX_BYTES: Final = 4 * 2**20
 """Payload bytes in the inbox above which the socket is left unread, so that the broker holds the rest (mosquitto 2.0.11
 keeps to no receive maximum after the first acknowledgement)."""
@@ -92,11 +96,20 @@ class Reading:
             self._paused = False
             self._loop.add_reader(self.socket.fileno(), self._read_on)
 
+    def take_over(self) -> None:
+        """Read without aiomqtt and paho in between from now on: the link is set up."""
+        if self.socket is not None and not self._paused and not self._ended:
+            self._loop.add_reader(self.socket.fileno(), self._read_on)
+
     def _read_on(self) -> None:
-        """Read as aiomqtt does; its own reader went when reading was paused."""
-        self._paho.loop_read()
-        while self.socket is not None and not self._ended and self.socket.pending() > 0:
-            self._paho.loop_read()
+        """Read what there is, as aiomqtt and paho do: as long as it is open, or what comes would wake us for ever."""
+        while self.socket is not None and self._paho.socket() is not None:
+            code = self.read_packet()
+            if code not in _WELL:
+                self._paho._loop_rc_handle(code)  # noqa: SLF001
+                return
+            if self.socket.pending() <= 0:
+                return
 
     def _pause(self) -> None:
         """Leave the socket unread while the inbox is full; not for long while an answer is awaited."""
@@ -135,14 +148,14 @@ class Reading:
 
     def _handle(self, packet: Packet) -> MQTTErrorCode:
         kind = packet.command & 0xF0
-        if kind == MessageType.PUBLISH:
+        if kind == _PUBLISH:
             self._take(*decode_publish(packet.command, packet.body, self._protocol))
             return MQTTErrorCode.MQTT_ERR_SUCCESS
-        if kind == MessageType.PUBACK:
+        if kind == _PUBACK:
             identifier, code = decode_puback(packet.command, packet.body, self._protocol)
-            self._pending.settle(MessageType.PUBACK, identifier, (code,))
+            self._pending.settle(_PUBACK, identifier, (code,))
             return MQTTErrorCode.MQTT_ERR_SUCCESS
-        if kind in {MessageType.SUBACK, MessageType.UNSUBACK}:
+        if kind in _ANSWERS:
             self._pending.settle(kind, *decode_suback(packet.command, packet.body, self._protocol))
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         slot = self._paho._in_packet  # noqa: SLF001

@@ -152,6 +152,18 @@ async def test_damage_is_told() -> None:
         assert await fetch(fetching, Line(fetching, everything)) == list(BODIES.items())
 
 
+async def test_chunks_that_come_with_the_answer_need_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetching = Fetching(TOPICS)
+    monkeypatch.setattr(fetching, "_hear", None)
+
+    def soon(filter_: str) -> list[Message]:
+        for message in everything(filter_):
+            asyncio.get_running_loop().call_soon(fetching.take, message)
+        return []
+
+    assert await fetch(fetching, Line(fetching, soon)) == list(BODIES.items())
+
+
 async def test_a_cleared_topic_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmq.device.fetching.PATIENCE_S", 0.01)
     fetching = Fetching(TOPICS)

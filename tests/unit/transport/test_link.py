@@ -19,7 +19,7 @@ from fedmq.errors import BrokerRefused, ConnectionLost
 from fedmq.transport.interface import Limits, Outgoing
 from fedmq.transport.link import HEARD_AT, Link
 from fedmq.transport.mqtt import MqttConnection
-from fedmq.transport.packets import MQTT_5, encode_publish
+from fedmq.transport.packets import MQTT_5, encode_publish, encode_unsubscribe
 from fedmq.transport.pending import Patience
 from fedmq.transport.readahead import Packet
 
@@ -48,9 +48,8 @@ def test_paho_has_what_is_reached_into() -> None:
     assert list(inspect.signature(Client._sock_close).parameters) == ["self"]
     queue = inspect.signature(Client._packet_queue)
     assert list(queue.parameters)[1:5] == ["command", "packet", "mid", "qos"]
-    assert list(inspect.signature(Client._mid_generate).parameters) == ["self"]
-    for needs_identifier in (Client._send_subscribe, Client._send_unsubscribe):
-        assert "self._mid_generate()" in inspect.getsource(needs_identifier)
+    assert list(inspect.signature(Client._loop_rc_handle).parameters) == ["self", "rc"]
+    assert "self._last_msg_out" in inspect.getsource(Client._check_keepalive)
     assert "packet['packet'][packet['pos']:]" in inspect.getsource(Client._packet_write)
     assert "packet['qos'] == 0" in inspect.getsource(Client._packet_write)
     assert "self._packet_read()" in inspect.getsource(Client.loop_read)
@@ -157,6 +156,18 @@ async def test_a_link_that_ends_after_connecting_was_given_up_says_so(link: Link
     assert link.broken == "the connection was cut"
 
 
+async def test_a_link_that_is_set_up_is_read_past_aiomqtt(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(link.reading, "take_over", lambda: done.append("reading"))
+    monkeypatch.setattr(link, "_look_after", lambda: done.append("keep-alive"))
+    entering = link._loop.create_future()
+    entering.set_result(None)
+    link._settle(entering)
+    assert done == ["reading", "keep-alive"]
+
+
 async def test_answers_that_nobody_waits_for_change_nothing(link: Link) -> None:
     subscription = link._pending.add(1, MessageType.SUBACK, "a subscription")
     answer(link, 1)
@@ -165,17 +176,18 @@ async def test_answers_that_nobody_waits_for_change_nothing(link: Link) -> None:
 
 
 async def test_identifiers_wrap_around_what_is_in_flight(link: Link) -> None:
-    client = link._paho
-    client._last_mid = 65_533
+    link._identifier = 65_533
     for identifier in (65_534, 1, 2, 4):
         link._pending.add(identifier, MessageType.PUBACK, "a message")
     assert [link._next_identifier() for _ in range(2)] == [65_535, 3]
-    assert client._mid_generate() == 5  # what subscriptions take
-    task = asyncio.create_task(connect(link).publish(Outgoing("t", b"x")))
+    connection = connect(link)
+    tasks = [asyncio.create_task(connection.publish(Outgoing("t", b"x")))]
+    tasks.append(asyncio.create_task(connection.unsubscribe("a/+")))
     await turns()
-    assert sent(link) == [wire(b"x", 6)]
-    answer(link, 6)
-    await task
+    assert sent(link) == [wire(b"x", 5) + encode_unsubscribe(6, ["a/+"], MQTT_5)]
+    answer(link, 5)
+    link.reading._handle(Packet(0xB0, memoryview(b"\0\x06\0\0")))
+    await asyncio.gather(*tasks)
 
 
 async def test_the_keep_alive_is_looked_after_now_and_then_until_the_link_breaks(
@@ -192,11 +204,13 @@ async def test_the_keep_alive_is_looked_after_now_and_then_until_the_link_breaks
     monkeypatch.setattr(link._paho, "loop_misc", look)
     monkeypatch.setattr(link._loop, "call_later", lambda wait, work: waits.append((wait, work)))
     monkeypatch.setattr(link, "_heard", lambda: 1e12)
+    link._writing.spoke = 2e12
     assert link._paho.keepalive == 60
     link._look_after()
     assert waits == [(7.5, link._look_after)]
     (name,) = HEARD_AT & vars(link._paho).keys()
     assert getattr(link._paho, name) == 1e12, "paho is told of what came past it"
+    assert link._paho._last_msg_out == 2e12, "and of what went"
     link._look_after()  # paho finds that the link is dead, and says so itself
     assert len(waits) == 1
     link._break("it is over")

@@ -11,6 +11,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fedmq.errors import BrokerRefused, MisuseError
 from fedmq.transport.interface import Message, Outgoing
@@ -24,6 +25,8 @@ from fedmq.transport.packets import (
     decode_suback,
     encode_puback,
     encode_publish,
+    encode_subscribe,
+    encode_unsubscribe,
     explain,
     gather,
 )
@@ -93,6 +96,26 @@ def test_a_publish_is_what_paho_sends(outgoing: Outgoing, protocol: int, identif
 def test_where_the_length_grows_by_a_byte(size: int) -> None:
     outgoing = Outgoing("t", bytes(size))
     assert encode(outgoing, MQTT_5) == what_paho_sends(outgoing, MQTT_5, 7)
+
+
+@given(
+    st.lists(names, min_size=1, max_size=5),
+    st.sampled_from([MQTT_3_1_1, MQTT_5]),
+    st.integers(1, 65_535),
+)
+def test_a_subscription_and_its_end_are_what_paho_sends(
+    filters: list[str], protocol: int, identifier: int
+) -> None:
+    client = Client(CallbackAPIVersion.VERSION2, "me", protocol=protocol)  # type: ignore[arg-type]
+    client._sock, client._packet_queue = Mock(), Mock()  # type: ignore[method-assign]
+    client._last_mid = identifier - 1
+    wanted: Any = [(each, SubscribeOptions(qos=1) if protocol == MQTT_5 else 1) for each in filters]
+    client.subscribe(wanted)
+    assert encode_subscribe(identifier, filters, protocol) == client._packet_queue.call_args.args[1]
+    client._last_mid = identifier - 1
+    client.unsubscribe(filters)
+    assert encode_unsubscribe(identifier, filters, protocol) == client._packet_queue.call_args.args[1]
+    client._sock = None
 
 
 def test_a_publish_byte_by_byte() -> None:

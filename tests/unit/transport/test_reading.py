@@ -12,6 +12,7 @@ from paho.mqtt.enums import MessageType, MQTTErrorCode
 
 from fedmq.transport.interface import Message
 from fedmq.transport.pending import Patience, Pending
+from fedmq.transport.readahead import Packet
 from fedmq.transport.reading import INBOX_BYTES, Reading
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class Socket:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def pending(self) -> int:
+        return len(self.packets)
 
     def fileno(self) -> int:
         return HANDLE
@@ -127,6 +131,45 @@ async def test_who_waits_is_woken_by_a_message_and_by_the_end(reading: Reading) 
 async def test_what_is_no_packet_has_its_code(reading: Reading, found: object, code: MQTTErrorCode) -> None:
     reading.socket = Socket(found)  # type: ignore[assignment]  # (as above)
     assert reading.read_packet() is code
+
+
+async def test_packets_are_read_until_none_is_there_or_one_makes_no_sense(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(reading._paho, "_loop_rc_handle", left.append)
+    monkeypatch.setattr(reading._paho, "socket", lambda: reading.socket)
+
+    def read(*packets: object) -> int:
+        sock = Socket(*packets)
+        reading.socket = sock  # type: ignore[assignment]  # (as above)
+        reading._read_on()
+        return len(sock.packets)
+
+    first, second = (Packet(0x30, memoryview(b"\0\x01t\0" + body)) for body in (b"1", b"2"))
+    assert read(first, second, None) == 0
+    assert [message.payload for _, message in reading.drain()] == [b"1", b"2"]
+    reading.end()
+    assert read(first, None) == 0, "while it is being closed it is read, or the loop would spin"
+    assert left == []
+    assert read(ConnectionError("closed"), first) == 1
+    assert left == [MQTTErrorCode.MQTT_ERR_CONN_LOST]
+    monkeypatch.setattr(reading._paho, "socket", lambda: None)
+    assert read(first) == 1, "paho has closed it"
+
+
+async def test_a_link_is_read_past_paho_once_it_is_set_up_unless_it_is_full_or_broken(
+    reading: Reading, watched: list[str]
+) -> None:
+    reading.take_over()
+    assert watched == ["read"]
+    reading._take(1, HALF)
+    reading._take(2, HALF)
+    reading.take_over()
+    assert watched == ["read", "unread"]
+    reading.end()
+    reading.take_over()
+    assert watched == ["read", "unread"]
 
 
 async def test_without_a_socket_nothing_is_heard(reading: Reading) -> None:
