@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmq.trainers.batches import Rows, Schedule
+from fedmq.trainers.batches import Rows, Schedule, shuffler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,8 +49,11 @@ class Steps:
             np.zeros(shape[:2], np.bool_),
             np.zeros(shape[:2], np.bool_),
         )
-        for place, (job, schedule) in enumerate(zip(jobs, schedules, strict=True)):
-            steps._lay(place, schedule, job.seed)
+        groups = defaultdict[Schedule, list[int]](list)
+        for place, schedule in enumerate(schedules):
+            groups[schedule].append(place)
+        for schedule, places in groups.items():
+            steps._lay(places, schedule, [jobs[place].seed for place in places])
         return steps
 
     @property
@@ -68,22 +71,23 @@ class Steps:
         counts: list[int] = self.taken.sum(axis=1).tolist()
         return counts
 
-    def _lay(self, place: int, schedule: Schedule, seed: int) -> None:
-        """Write one device's epochs, one behind the other."""
-        rows, mask = self.rows[place], self.mask[place]
+    def _lay(self, places: Sequence[int], schedule: Schedule, seeds: Sequence[int]) -> None:
+        """Write the epochs of devices with one schedule, one behind the other."""
         begun = end = 0
-        for order, limit in schedule.epochs(seed):
+        generators = [shuffler(seed) for seed in seeds]
+        for limit in schedule.limits():
+            orders = np.stack([generator.permutation(schedule.rows) for generator in generators])
             begun, end = end, end + limit
             seen = min(limit * schedule.width, schedule.rows)
             full, rest = divmod(seen, schedule.width)
-            square = begun, begun + full
-            rows[slice(*square), : schedule.width] = order[: seen - rest].reshape(full, schedule.width)
-            mask[slice(*square), : schedule.width] = 1
+            square = places, slice(begun, begun + full), slice(schedule.width)
+            self.rows[square] = orders[:, : seen - rest].reshape(-1, full, schedule.width)
+            self.mask[square] = 1
             if rest:
-                rows[end - 1, :rest] = order[seen - rest : seen]
-                mask[end - 1, :rest] = 1
-        self.last[place, begun:end] = True
-        self.taken[place, :end] = True
+                self.rows[places, end - 1, :rest] = orders[:, seen - rest : seen]
+                self.mask[places, end - 1, :rest] = 1
+        self.last[places, begun:end] = True
+        self.taken[places, :end] = True
 
 
 def picked(jobs: Sequence[Job], places: Rows) -> Rows:

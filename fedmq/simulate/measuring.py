@@ -11,23 +11,25 @@ import os
 import resource
 import subprocess  # to start itself
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from fedmq.device.interface import ModuleName
 from fedmq.engines.choice import installed, load
 from fedmq.engines.engine import Job
-from fedmq.engines.front import Front
 from fedmq.errors import ConfigError, FedmqError
 from fedmq.simulate.dealing import engine_options, supplies_of
 from fedmq.simulate.settings import FleetTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fedmq.device.interface import Setting
+    from fedmq.engines.engine import Engine
 
 _DEVICES: Final = 64
 _SECONDS: Final = 1.0
@@ -98,7 +100,8 @@ def fastest(fleet: FleetTable, training: Mapping[str, Setting]) -> tuple[Measure
     return max(able, key=lambda each: each.rate), tried
 
 
-def _measure_here(probe: Probe) -> Measured:
+def measure_here(probe: Probe, ready: Callable[[], object] = lambda: None) -> Measured:
+    """Measure in this process; `ready` is called between the first round and those that count."""
     began = time.perf_counter()
     try:
         make = load(probe.engine)
@@ -106,21 +109,33 @@ def _measure_here(probe: Probe) -> Measured:
         engine = make(probe.fleet.module, supplies, engine_options(probe.fleet, probe.engine, probe.training))
     except FedmqError as error:
         return Measured(probe.engine, refusal=str(error))
-    jobs = [Job(device, engine.initial(), probe.training, 1) for device in supplies]
-    with Front(engine) as front:
-        front.train_all(jobs)
-        ready = time.perf_counter() - began
-        rates = _rates(front, jobs, probe.seconds)
+    model = engine.initial()  # one for all, as the devices of one process have it
+    jobs = [Job(device, model, probe.training, 1) for device in supplies]
+    engine.train(jobs)
+    ready_s = time.perf_counter() - began
+    ready()
+    rates = _rates(engine, jobs, probe.seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    return Measured(probe.engine, engine.name, *rates, peak_mb=peak, ready_s=ready)
+    return Measured(probe.engine, engine.name, *rates, peak_mb=peak, ready_s=ready_s)
 
 
-def _rates(front: Front, jobs: Sequence[Job], seconds: float) -> tuple[float, float]:
-    done, began, worked = 0, time.perf_counter(), time.process_time()
-    while (passed := time.perf_counter() - began) < seconds:
-        front.train_all(jobs)
-        done += len(jobs)
-    return done / passed, done / (time.process_time() - worked)
+def _rates(engine: Engine, jobs: Sequence[Job], seconds: float) -> tuple[float, float]:
+    """Train as in a simulation, where devices come one after the other: stack after stack on each thread."""
+    turns, turn = cycle(jobs), threading.Lock()
+    began, worked = time.perf_counter(), time.process_time()
+
+    def train() -> int:
+        done = 0
+        while time.perf_counter() - began < seconds:
+            with turn:
+                batch = list(islice(turns, engine.stack))
+            engine.train(batch)
+            done += len(batch)
+        return done
+
+    with ThreadPoolExecutor(engine.threads) as pool:
+        done = sum(each.result() for each in [pool.submit(train) for _ in range(engine.threads)])
+    return done / (time.perf_counter() - began), done / (time.process_time() - worked)
 
 
 def _probe(given: Mapping[str, Any]) -> Probe:
@@ -129,4 +144,4 @@ def _probe(given: Mapping[str, Any]) -> Probe:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_measure_here(_probe(json.loads(sys.argv[1]))))))  # noqa: T201  # what was asked for
+    print(json.dumps(asdict(measure_here(_probe(json.loads(sys.argv[1]))))))  # noqa: T201  # what was asked for

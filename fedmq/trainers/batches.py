@@ -49,13 +49,18 @@ class Schedule:
 
     def epochs(self, seed: int) -> Iterator[tuple[Rows, int]]:
         """Yield each epoch's order of all rows, shuffled by Philox(`seed`), and its number of steps."""
-        generator = np.random.Generator(np.random.Philox(seed))
+        generator = shuffler(seed)
         for limit in self.limits():
             yield generator.permutation(self.rows), limit
 
     @property
     def _per_epoch(self) -> int:
         return -(-self.rows // self.settings.batch_size)
+
+
+def shuffler(seed: int) -> np.random.Generator:
+    """Return what shuffles the examples of one round, epoch after epoch."""
+    return np.random.Generator(np.random.Philox(seed))
 
 
 def layer_seeds(seed: int, count: int) -> Rows:

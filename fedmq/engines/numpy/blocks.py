@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
+from fedmq.engines.numpy.stacks import ROOM
 from fedmq.engines.steps import picked
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from fedmq.engines.numpy.stacks import Stack
     from fedmq.engines.steps import Steps
     from fedmq.trainers.batches import Rows
-    from fedmq.trainers.numpy import Labels, Matrix, NumpyTrainer
+    from fedmq.trainers.numpy import Labels, NumpyTrainer
 
 Index: TypeAlias = tuple[Any, Any]
 """Of devices and rows."""
@@ -36,12 +37,12 @@ _MOST: Final = 384
 class Block:
     """Some steps: `labels` and `mask` have the shape (devices, steps, batch).
 
-    `xs` are the examples that each device sees in them, at most `size` each. `places` indexes, for each step, those
-    that it takes, in an array of shape (devices, size + 1, ...): the last row is for where it takes none.
+    `xs` are the examples that each device sees in them, of shape (devices, size, inputs) and good until the next block
+    comes. `places` indexes, for each step, those that it takes, in an array of shape (devices, size + 1, ...): the last
+    row is for where it takes none.
     """
 
-    xs: Sequence[Matrix]
-    size: int
+    xs: Stack
     places: Sequence[Index]
     labels: Labels
     mask: Stack
@@ -87,24 +88,30 @@ class Batches:
 
     def _in_one(self, length: int) -> bool:
         """Return whether inner products of all examples cost less than those of many blocks."""
+        again = self.epoch < self.steps.length
         fits = self.epoch * self.steps.width <= min(_MOST, self._inputs // 2)
-        return fits and self.epoch * self.epoch <= length * self.steps.length
+        return again and fits and self.epoch * self.epoch <= length * self.steps.length
 
     def _whole(self, labels: Labels) -> Block:
         mask, devices = self.steps.mask, np.arange(len(self.jobs))[:, None]
         size = self.epoch * self.steps.width
-        pairs = zip(self.jobs, self.trainers, strict=True)
-        xs = [trainer.x if job.rows is None else trainer.x[job.rows] for job, trainer in pairs]
+        xs = self._room(size)
+        for x, job, trainer in zip(xs, self.jobs, self.trainers, strict=True):
+            own = trainer.x if job.rows is None else trainer.x[job.rows]
+            x[: len(own)], x[len(own) :] = own, 0
         rows = np.where(mask > 0, self.steps.rows, size).swapaxes(0, 1)
-        return Block(xs, size, [(devices, own) for own in rows], labels, mask)
+        return Block(xs, [(devices, own) for own in rows], labels, mask)
 
     def _part(self, rows: Rows, labels: Labels, mask: Stack) -> Block:
         """Return a block of examples that stand in the order of its steps."""
-        devices, steps, width = rows.shape
-        xs = np.empty((devices, steps * width, self._inputs), np.float32)
+        _, steps, width = rows.shape
+        xs = self._room(steps * width)
         for x, trainer, own in zip(xs, self.trainers, rows, strict=True):
             # all are in range: clipping only spares a copy
             trainer.x.take(own.reshape(-1), axis=0, out=x, mode="clip")
         edges = range(0, steps * width, width)
         places = [(slice(None), slice(edge, edge + width)) for edge in edges]
-        return Block(list(xs), steps * width, places, labels, mask)
+        return Block(xs, places, labels, mask)
+
+    def _room(self, size: int) -> Stack:
+        return ROOM.take("xs", (len(self.jobs), size, self._inputs))

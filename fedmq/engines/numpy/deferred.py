@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedmq.engines.numpy.stacks import judge, slopes_of, variables
+from fedmq.engines.numpy.stacks import ROOM, judge, paged, slopes_of, variables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fedmq.engines.numpy.blocks import Batches, Block
     from fedmq.engines.numpy.stacks import Stack, Told
-    from fedmq.trainers.numpy import Labels, Matrix
+    from fedmq.trainers.numpy import Labels
     from fedmq.vectors import Layout, Vector
 
 
@@ -34,17 +34,17 @@ class DeferredDescent:
     """Weights of several devices on their way down from `models`: `vectors`, one row for each."""
 
     def __init__(self, layout: Layout, models: Sequence[Vector]) -> None:
-        # One array for all: the system hands memory out in large pages then, and each small one would be a fault.
-        self.vectors = np.empty((len(models), layout.size), np.float32)
+        self.vectors = paged((len(models), layout.size))
         self._wide, *others = variables(layout, self.vectors)
         self._biases, self._kernels = others[::2], others[1::2]
         size = layout.sizes[0]
+        one = all(model is models[0] for model in models)
+        copied = slice(size if one else 0, None)
         for vector, model in zip(self.vectors, models, strict=True):
-            vector[size:] = model[size:]
-        self._begun = [
-            model[:size].astype(np.float32, copy=False).reshape(self._wide.shape[1:]) for model in models
-        ]
-        """The first kernels as they stand: the models' own until the first block is done, then those of `_wide`."""
+            vector[copied] = model[copied]
+        kernel = models[0][:size].astype(np.float32, copy=False).reshape(self._wide.shape[1:])
+        self._begun: Stack = np.broadcast_to(kernel, self._wide.shape) if one else self._wide
+        """The first kernels as they stand: the model's own, where all begin with one, until the first block is done."""
 
     def run(self, batches: Batches, rate: np.float32) -> Told:
         """Take all steps; return sums of losses and counts of right answers, of shape (devices, steps, 2)."""
@@ -54,7 +54,8 @@ class DeferredDescent:
     def _block(self, block: Block, rate: np.float32) -> Told:
         """Take the steps of `block`, then move the widest layer."""
         answers, inner = self._ahead(block)
-        errors = np.zeros_like(answers)
+        errors = ROOM.take("errors", answers.shape)
+        errors[...] = 0
         told = np.empty((*block.mask.shape[:2], 2))
         for step, at in enumerate(block.places):
             scores = answers[at]
@@ -67,22 +68,24 @@ class DeferredDescent:
 
     def _ahead(self, block: Block) -> tuple[Stack, Stack]:
         """Return what the widest kernel answers to each example as it stands, and the examples' inner products."""
-        devices, steps, _ = block.mask.shape
-        answers = np.zeros((devices, block.size + 1, self._wide.shape[2]), np.float32)
-        inner = np.zeros((devices, block.size + 1, block.size), np.float32)
-        for k, (x, kernel) in enumerate(zip(block.xs, self._begun, strict=True)):
-            np.matmul(x, kernel, out=answers[k, : len(x)])
-            if steps > 1:
-                np.matmul(x, x.T, out=inner[k, : len(x), : len(x)])
+        xs = block.xs
+        devices, size, _ = xs.shape
+        answers = ROOM.take("answers", (devices, size + 1, self._wide.shape[2]))
+        inner = ROOM.take("inner", (devices, size + 1, size))
+        answers[:, size], inner[:, size] = 0, 0
+        # one call for the stack: between many short ones, threads with stacks of their own wait for each other
+        np.matmul(xs, self._begun, out=answers[:, :size])
+        if len(block.places) > 1:
+            np.matmul(xs, xs.transpose(0, 2, 1), out=inner[:, :size])
         return answers, inner
 
-    def _move(self, xs: Sequence[Matrix], errors: Stack) -> None:
+    def _move(self, xs: Stack, errors: Stack) -> None:
         """Move the widest layer."""
-        move = np.empty_like(self._wide[0])
-        for k, x in enumerate(xs):
-            np.matmul(x.T, errors[k, : len(x)], out=move)
-            np.subtract(self._begun[k], move, out=self._wide[k])
-            self._begun[k] = self._wide[k]
+        move = ROOM.take("move", self._wide.shape[1:])  # one device's only, which stays in the caches
+        for x, error, begun, wide in zip(xs, errors[:, :-1], self._begun, self._wide, strict=True):
+            np.matmul(x.T, error, out=move)
+            np.subtract(begun, move, out=wide)
+        self._begun = self._wide
 
     def _step(self, scores: Stack, labels: Labels, mask: Stack, rate: np.float32) -> tuple[Told, Stack]:
         """Take one step with all but the widest layer's kernel; return figures, and `rate` times the errors there."""

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from fedmq.engines.numpy.stacks import ROOM
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -68,7 +70,9 @@ class Dense:
         self._shape, self._x = x.shape, x.reshape(*x.shape[:2], -1)
         self._outputs = self._x @ kernel
         self._outputs += bias[:, None]
-        return _lifted(self._outputs) if self._relu else self._outputs
+        if self._relu:
+            np.maximum(self._outputs, 0, out=self._outputs)
+        return self._outputs
 
     def backward(self, back: Stack, kernel: Stack, slopes: tuple[Stack, Stack], *, last: bool) -> Stack:
         """See `Layer`."""
@@ -82,8 +86,11 @@ class Dense:
 class Convolution:
     """Windows over images of shape (rows, columns, channels), steps of one, and the largest of each pool."""
 
-    def __init__(self, sizes: ConvolutionSizes, image: Shape) -> None:
+    def __init__(self, sizes: ConvolutionSizes, image: Shape, place: int = 0) -> None:
         self._sizes = sizes
+        self._name = (
+            f"convolution {place}"  # of what lasts from forward to backward: the rest is shared by all layers
+        )
         rows, columns, self._channels = image
         padding = [(size - 1) * sizes.same for size in sizes.kernel]
         self._begin = tuple(extra // 2 for extra in padding)
@@ -107,30 +114,39 @@ class Convolution:
 
     def forward(self, x: Stack, kernel: Stack, bias: Stack) -> Stack:
         """See `Layer`."""
-        self._patches = self._cut(x)
-        answers = np.matmul(self._laid(kernel), self._patches.transpose(0, 2, 1))
-        phases = answers.reshape(len(x), -1, self._sizes.filters, answers.shape[2])
-        best, self._later = phases[:, 0].copy(), []
-        for place in range(1, phases.shape[1]):
-            self._later.append(phases[:, place] > best)  # of equal values the first counts, as everywhere
+        self._patches = patches = self._cut(x)
+        devices, places, _ = patches.shape
+        high, wide = self._sizes.pool
+        phases = ROOM.take("phases", (devices, high * wide, self._sizes.filters, places))
+        answers = phases.reshape(devices, -1, places)
+        np.matmul(self._laid(kernel), patches.transpose(0, 2, 1), out=answers)
+        best = self._outputs = ROOM.take(f"{self._name} outputs", (devices, self._sizes.filters, places))
+        self._later = ROOM.flags(f"{self._name} later", (high * wide - 1, *best.shape))
+        best[...] = phases[:, 0]
+        for place, later in enumerate(self._later, 1):
+            np.greater(phases[:, place], best, out=later)  # of equal values the first counts, as everywhere
             np.maximum(best, phases[:, place], out=best)
         best += bias[:, :, None]
-        self._outputs = best
-        given = _lifted(best) if self._sizes.relu else best
-        return np.ascontiguousarray(given.transpose(0, 2, 1)).reshape(*x.shape[:2], *self.outputs)
+        if self._sizes.relu:
+            np.maximum(best, 0, out=best)
+        given = ROOM.take(f"{self._name} given", (devices, places, self._sizes.filters))
+        given[...] = best.transpose(0, 2, 1)
+        return given.reshape(*x.shape[:2], *self.outputs)
 
     def backward(self, back: Stack, kernel: Stack, slopes: tuple[Stack, Stack], *, last: bool) -> Stack:
         """See `Layer`."""
         devices, batch = back.shape[:2]
-        rest = np.ascontiguousarray(back.reshape(devices, -1, self._sizes.filters).transpose(0, 2, 1))
+        rest = ROOM.take("rest", self._outputs.shape)
+        rest[...] = back.reshape(devices, -1, self._sizes.filters).transpose(0, 2, 1)
         if self._sizes.relu:
-            rest *= self._outputs > 0
+            rest *= np.greater(self._outputs, 0, out=ROOM.flags("alive", rest.shape))
         rest.sum(axis=2, out=slopes[1])
         spread = self._spread(rest)
         slopes[0][...] = self._gathered(spread @ self._patches)
         if last:
             return back
-        parts = np.matmul(spread.transpose(0, 2, 1), self._laid(kernel))
+        parts = ROOM.take("parts", self._patches.shape)
+        np.matmul(spread.transpose(0, 2, 1), self._laid(kernel), out=parts)
         return self._joined(parts.reshape(devices, batch, *self.counts, -1))
 
     def _cut(self, x: Stack) -> Stack:
@@ -140,7 +156,10 @@ class Convolution:
         pool, blocks = self._sizes.pool, self._blocks
         shape = (*x.shape[:2], *self.counts, blocks[0] * pool[0], blocks[1] * pool[1] * self._channels)
         strides = (device, example, row * pool[0], column * pool[1], row, number)
-        return as_strided(room, shape, strides, writeable=False).reshape(len(x), -1, shape[4] * shape[5])
+        patches = ROOM.take(f"{self._name} patches", shape)
+        run = f"V{4 * shape[-1]}"  # copied in one piece, not number by number: runs are short
+        patches.view(run)[...] = as_strided(room, shape, strides, writeable=False).view(run)
+        return patches.reshape(len(x), -1, shape[4] * shape[5])
 
     def _roomy(self, x: Stack) -> Stack:
         """Return the images with zeros around them, as far as patches reach."""
@@ -157,9 +176,12 @@ class Convolution:
         (high, wide), blocks = self._sizes.pool, self._blocks
         devices, batch, rows, columns, _ = parts.shape
         parts = parts.reshape(*parts.shape[:4], blocks[0] * high, blocks[1], wide * self._channels)
-        parts = np.ascontiguousarray(parts.transpose(4, 5, 0, 1, 2, 3, 6))  # one copy, for sums of long runs
+        turned = parts.transpose(4, 5, 0, 1, 2, 3, 6)
+        parts = ROOM.take("turned", turned.shape)
+        parts[...] = turned  # one copy, for sums of long runs
         shape = (devices, batch, rows + blocks[0] - 1, high, columns + blocks[1] - 1, wide * self._channels)
-        room = np.zeros(shape, np.float32)
+        room = ROOM.take("joined", shape)
+        room[...] = 0
         for row, j in np.ndindex(parts.shape[:2]):
             i, row_of_pool = divmod(row, high)
             room[:, :, i : i + rows, row_of_pool, j : j + columns] += parts[row, j]
@@ -192,7 +214,7 @@ class Convolution:
     def _spread(self, rest: Stack) -> Stack:
         """Return slopes of all phases: those of each pool go to its largest."""
         devices, filters, places = rest.shape
-        spread = np.empty((devices, len(self._later) + 1, filters, places), np.float32)
+        spread = ROOM.take("spread", (devices, len(self._later) + 1, filters, places))
         for place in reversed(range(len(self._later))):
             np.multiply(rest, self._later[place], out=spread[:, place + 1])
             rest -= spread[:, place + 1]
@@ -206,7 +228,3 @@ class Convolution:
 
     def _phases(self) -> Iterator[tuple[int, ...]]:
         return itertools.product(*map(range, self._sizes.pool))
-
-
-def _lifted(x: Stack) -> Stack:
-    return np.maximum(x, 0)

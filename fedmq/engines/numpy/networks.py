@@ -47,7 +47,7 @@ class Network:
             if isinstance(sizes, DenseSizes):
                 layers.append(Dense(sizes))
             else:
-                layers.append(convolution := Convolution(sizes, image))
+                layers.append(convolution := Convolution(sizes, image, len(layers)))
                 image = convolution.outputs
         return layers
 

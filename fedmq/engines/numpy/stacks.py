@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import math
+import threading
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,48 @@ Stack: TypeAlias = NDArray[np.float32]
 
 Told: TypeAlias = NDArray[np.float64]
 """Of each device, and where there are several of each step, the sum of losses and the number of right answers."""
+
+
+_PAGE: Final = 2 << 20
+"""Bytes of a large page."""
+
+_KEPT: Final = 16 << 20
+"""Bytes that one array of a `Room` keeps at most: as many threads hold them as there are cores."""
+
+
+class Room(threading.local):
+    """Memory that each thread keeps from stack to stack: new memory is handed out page by page, for a fault each."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, NDArray[np.uint8]] = {}
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Stack:
+        """Return an array with anything in it; it holds until this thread asks for one of that name again."""
+        return self._bytes(name, 4 * math.prod(shape)).view(np.float32).reshape(shape)
+
+    def flags(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Return such an array of truth values."""
+        return self._bytes(name, math.prod(shape)).view(np.bool_).reshape(shape)
+
+    def _bytes(self, name: str, size: int) -> NDArray[np.uint8]:
+        if size > _KEPT:
+            return np.empty(size, np.uint8)
+        if name not in self._kept or self._kept[name].size < size:
+            self._kept[name] = np.empty(size, np.uint8)
+        return self._kept[name][:size]
+
+
+ROOM: Final = Room()
+
+
+def paged(shape: tuple[int, int]) -> Stack:
+    """Return new memory for results; much of it begins and ends with a large page, as beside those are many small."""
+    size = 4 * math.prod(shape)
+    if size < _PAGE:
+        return np.empty(shape, np.float32)
+    room = np.empty((-(-size // _PAGE) + 1) * _PAGE, np.uint8)
+    begin = -room.ctypes.data % _PAGE
+    return room[begin : begin + size].view(np.float32).reshape(shape)
 
 
 def variables(layout: Layout, vectors: Stack) -> list[Stack]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from fedmq.engines.numpy.convolving import ConvolvingEngine
 from fedmq.engines.numpy.layers import Convolution, ConvolutionSizes, DenseSizes
 from fedmq.engines.numpy.models import KerasModel
 from fedmq.engines.numpy.networks import Network
+from fedmq.engines.numpy.stacks import ROOM
 from fedmq.errors import ConfigError
 from fedmq.testing.trainer import CLASSES, Points, TrainerConformance, points
 from fedmq.trainers.numpy import Mlp, NumpyTrainer
@@ -87,6 +89,24 @@ def plain(
     return outputs, inputs[:, top : top + x.shape[1], left : left + x.shape[2]], kernels, biases
 
 
+def test_layers_keep_apart_what_they_need_on_the_way_back() -> None:
+    sizes = ConvolutionSizes((3, 3), 3, same=False, relu=True, pool=(2, 2))
+    generator = np.random.Generator(np.random.Philox(1))
+    x, first, second, bias, back = (
+        generator.standard_normal((2, *shape), np.float32)
+        for shape in ((4, 14, 14, 1), (3, 3, 1, 3), (3, 3, 3, 3), (3,), (4, 2, 2, 3))
+    )
+    one, two = Network((14, 14, 1), (sizes, sizes)).begin()
+    slopes, wanted = ((np.empty_like(first), np.empty_like(bias)) for _ in range(2))
+    two.forward(one.forward(x, first, bias), second, bias)
+    between = two.backward(back, second, (np.empty_like(second), np.empty_like(bias)), last=False).copy()
+    one.backward(between, first, slopes, last=True)
+    one.forward(x, first, bias)
+    one.backward(between, first, wanted, last=True)
+    for mine, theirs in zip(slopes, wanted, strict=True):
+        assert mine.tobytes() == theirs.tobytes()
+
+
 def model(momentum: float = 0.0) -> KerasModel:
     """Return a small one for the points of the conformance suite, as images of 2 x 3."""
     convolution = ConvolutionSizes((2, 2), 16, same=True, relu=True, pool=(1, 2))
@@ -128,6 +148,28 @@ def test_company_does_not_change_a_bit(momentum: float) -> None:
         alone = engine.train([job])[0]
         assert alone.vector.tobytes() == found.vector.tobytes()
         assert (alone.metrics, alone.steps, alone.reach) == (found.metrics, found.steps, found.reach)
+
+
+def test_what_a_thread_had_in_its_memory_before_says_nothing() -> None:
+    own = points(50)
+    engine = ConvolvingEngine(model(), {"d": (own.x, own.y)}, {})
+    job = Job("d", engine.initial(), {"batch_size": 8}, 1)
+    found = set()
+    for byte in (0, 255):  # zeros, and no numbers
+        for kept in ROOM._kept.values():
+            kept[:] = byte
+        found.add(engine.train([job])[0].vector.tobytes())
+    assert len(found) == 1
+
+
+def test_threads_side_by_side_get_what_each_gets_alone() -> None:
+    shares = {f"d{number}": points(50) for number in range(8)}
+    engine = ConvolvingEngine(model(), {name: (own.x, own.y) for name, own in shares.items()}, {})
+    jobs = [Job(name, engine.initial() + seed, {"epochs": 4}, seed) for seed, name in enumerate(shares)]
+    alone = [engine.train([job])[0].vector.tobytes() for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(engine.train, [jobs] * 16):
+            assert [each.vector.tobytes() for each in found] == alone
 
 
 @settings(max_examples=25, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from fedmq.descent import Pull
 from fedmq.engines import Front, Job
 from fedmq.engines.numpy import NumpyEngine, from_module
 from fedmq.engines.numpy.blocks import Batches
+from fedmq.engines.numpy.stacks import ROOM
 from fedmq.engines.steps import Steps
 from fedmq.errors import ConfigError, MisuseError
 from fedmq.testing.trainer import CLASSES, INPUTS, Points, TrainerConformance, points
@@ -136,7 +138,7 @@ def test_steps_share_a_block_where_that_pays(
     steps = Steps.of(jobs, [trainer.examples for trainer in few])
     epoch = Schedule(few[0].examples, jobs[0].chosen)
     found = list(Batches(jobs, few, steps, -(-epoch.rows // epoch.width)).blocks(24))
-    assert (found[0].size, len(found)) == (size, blocks)
+    assert (found[0].xs.shape[1], len(found)) == (size, blocks)
 
 
 def test_company_does_not_change_a_bit() -> None:
@@ -150,6 +152,57 @@ def test_company_does_not_change_a_bit() -> None:
     together = engine.train(jobs)
     for job, found in zip(jobs, together, strict=True):
         assert engine.train([job])[0].vector.tobytes() == found.vector.tobytes()
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 10}, {"batch_size": 10, "epochs": 3}])
+@pytest.mark.parametrize("count", [1, 2, 5, 23, 24, 25])
+def test_one_model_for_all_or_a_copy_for_each_gives_the_same_bits(
+    settings: dict[str, Setting], count: int
+) -> None:
+    generator = np.random.Generator(np.random.Philox(7))
+    x, y = generator.standard_normal((26, 50, 784), np.float32), generator.integers(0, 10, (26, 50))
+    shares = [(x[k], y[k]) for k in range(25)] + [(x[25, :41], y[25, :41])]
+    model = Mlp(784, (128,), classes=10)
+    engine = NumpyEngine({f"d{k}": NumpyTrainer(model, *share) for k, share in enumerate(shares)})
+    start = engine.initial()
+    for device in ("d25", f"d{count - 1}"):
+        jobs = [Job(f"d{k}", start, settings, k) for k in range(count - 1)]
+        last = Job(device, start, settings, 99)
+        alone = engine.train([last])[0].vector.tobytes()
+        assert engine.train([*jobs, last])[-1].vector.tobytes() == alone
+        each = [Job(job.device, start.copy(), settings, job.seed) for job in (*jobs, last)]
+        assert engine.train(each)[-1].vector.tobytes() == alone
+
+
+def test_threads_side_by_side_get_what_each_gets_alone() -> None:
+    engine = NumpyEngine(trainers())
+    jobs = [Job(f"d{rows}", engine.initial(), {"batch_size": 8}, rows) for rows in SIZES]
+    alone = [engine.train([job])[0].vector.tobytes() for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(engine.train, [jobs] * 24):
+            assert [each.vector.tobytes() for each in found] == alone
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_what_a_thread_had_in_its_memory_before_says_nothing(epochs: int) -> None:
+    engine = NumpyEngine(trainers())
+    for rows in SIZES:
+        job = Job(f"d{rows}", engine.initial(), {"batch_size": 10, "epochs": epochs}, rows)
+        found = set()
+        for byte in (0, 255):  # zeros, and no numbers: a device's broken sensor may leave such
+            for kept in ROOM._kept.values():
+                kept[:] = byte
+            found.add(engine.train([job])[0].vector.tobytes())
+        assert len(found) == 1
+
+
+def test_what_was_handed_out_stays_as_it_was() -> None:
+    engine = NumpyEngine(trainers())
+    jobs = [Job(name, engine.initial(), {"batch_size": 8}, 1) for name in ("d50", "d70")]
+    found = engine.train(jobs)
+    kept = [each.vector.tobytes() for each in found]
+    engine.train([Job(job.device, job.model, job.settings, 2) for job in jobs])
+    assert [each.vector.tobytes() for each in found] == kept
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
