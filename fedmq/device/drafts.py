@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fedmq.errors import FedmqError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from fedmq.codecs import Codec
     from fedmq.device.interface import Trained
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from fedmq.device.residual import Whole
     from fedmq.device.training import Begun, Training
     from fedmq.vectors import Vector
+
+Before = TypeVar("Before")
+Given = TypeVar("Given")
+Done = TypeVar("Done")
 
 _AT_ONCE: Final = 1 << 20
 """Numbers, of all updates that are encoded together: what that saves is each call's cost, which large models hide."""
@@ -49,18 +53,22 @@ def finish_all(
     count = max(1, _AT_ONCE // max(1, size))
     for start in range(0, len(answers), count):
         some = answers[start : start + count]
-        drafts = [_drafted(*answer) for answer in some]
+        drafts = [_tried(training.draft, begun, trained) for training, begun, trained in some]
         codes = _encoded([draft for draft in drafts if isinstance(draft, Draft)])
         for (training, _, _), draft in zip(some, drafts, strict=True):
-            outcomes.append(_sealed(training, draft, next(codes)) if isinstance(draft, Draft) else draft)
+            sealed = _tried(training.seal, draft, next(codes)) if isinstance(draft, Draft) else draft
+            outcomes.append(sealed)
     return outcomes
 
 
-def _drafted(training: Training, begun: Begun, trained: Trained | FedmqError) -> Draft | FedmqError:
-    if isinstance(trained, FedmqError):
-        return trained
+def _tried(
+    work: Callable[[Before, Given], Done], before: Before, given: Given | FedmqError
+) -> Done | FedmqError:
+    """Return ``work(before, given)``, or the error that `given` is or that comes of it."""
+    if isinstance(given, FedmqError):
+        return given
     try:
-        return training.draft(begun, trained)
+        return work(before, given)
     except FedmqError as error:
         return error
 
@@ -79,12 +87,3 @@ def _encoded(drafts: Sequence[Draft]) -> Iterator[bytes | FedmqError]:
             else:
                 for draft in alike:
                     yield from _encoded([draft])
-
-
-def _sealed(training: Training, draft: Draft, code: bytes | FedmqError) -> Stored | FedmqError:
-    if isinstance(code, FedmqError):
-        return code
-    try:
-        return training.seal(draft, code)
-    except FedmqError as error:
-        return error

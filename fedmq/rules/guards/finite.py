@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy as np
 from fedmq.errors import Refused
 from fedmq.rules.guards.interface import Guard
 from fedmq.rules.memory import EMPTY, Memory
+from fedmq.vectors import is_finite
 
 if TYPE_CHECKING:
     from fedmq.rules.claim import Claim
@@ -44,7 +44,7 @@ class Finite(Guard):
 
     def check(self, delta: Vector, claim: Claim, layout: Layout, memory: Memory = EMPTY) -> Vector:  # noqa: ARG002 # the slot's signature
         """Return `delta`; raise Refused with the count where a number is not finite."""
-        if math.isfinite(delta.min(initial=0.0)) and math.isfinite(delta.max(initial=0.0)):
+        if is_finite(delta):
             return delta
         bad = delta.size - np.count_nonzero(np.isfinite(delta))
         raise Refused(

@@ -43,7 +43,9 @@ def trained(number: int, factor: float = 1.0) -> Trained:
 def test_each_is_as_alone(codec: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drafts, "_AT_ONCE", at_once)
     answers = [(*begun(number, task(codec)), trained(number)) for number in range(7)]
-    others = [begun(number, task(codec)) for number in range(7)]  # error feedback would count a training twice
+    others = [
+        begun(number, task(codec)) for number in range(7)
+    ]  # error feedback would count a training twice
     alone = [training.finish(start, trained(number)) for number, (training, start) in enumerate(others)]
     assert finish_all(answers) == alone
 

@@ -248,6 +248,16 @@ async def test_a_process_that_is_killed_is_noticed(settings: SimulationSettings)
         await share.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "getpriority"), reason="this system has no niceness")
+async def test_the_aggregator_goes_first(settings: SimulationSettings) -> None:
+    """Else the updates that it has no time for wait for its one thread when all devices are done."""
+    share = ShareProcess(orders(settings, "trainer", 1, NOWHERE)[0])
+    await share.open()
+    ours, theirs = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (os.getpid(), share.pid))
+    await share.close()
+    assert theirs == min(ours + 3, 19)
+
+
 async def test_what_a_process_cannot_do_is_told_in_a_sentence(
     settings: SimulationSettings, tmp_path: Path
 ) -> None:
