@@ -73,11 +73,10 @@ class Fold:
         count = sum(sizes)
         octets, unfolded = _octets(seed, count), np.empty(count, dtype=np.float32)
         for start, stop in self._pieces(count):
-            layers = unfolded[start:stop]
-            layers[:] = signs(octets, start, stop - start)
-            whole = layers.size // vector.size * vector.size
-            layers[:whole].reshape(-1, vector.size)[:] *= vector
-            layers[whole:] *= vector[: layers.size - whole]
+            layers, drawn = unfolded[start:stop], signs(octets, start, stop - start)
+            whole, rows = layers.size // vector.size * vector.size, (-1, vector.size)
+            np.multiply(drawn[:whole].reshape(rows), vector, out=layers[:whole].reshape(rows))
+            np.multiply(drawn[whole:], vector[: layers.size - whole], out=layers[whole:])
         return unfolded
 
     def bound(self, vector: Vector, sizes: Sizes, seed: int, inner: Bound) -> Bound:

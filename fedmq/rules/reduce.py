@@ -193,7 +193,12 @@ class Mean(Reducer[Sums]):
 
     def check(self, state: Sums, delta: Vector, weight: float) -> None:
         """Raise Refused where a number, the weight, the count or the sum of weights would leave the range."""
-        _admit(state, _peaks(delta), weight_units(weight))
+        units = weight_units(weight)
+        with np.errstate(all="ignore"):
+            small = (
+                np.dot(delta, delta) < MOST_DELTA
+            )  # then no number is near it, and one call has shown that
+        _admit(state, np.zeros(0) if small else _peaks(delta), units)
 
     def add(self, state: Sums, delta: Vector, weight: float) -> None:
         """Add ``weight * delta``, exactly."""
