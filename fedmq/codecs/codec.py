@@ -141,8 +141,8 @@ class Codec:
             inner = self._forward(vectors, steps, seeds)[-1]
             quantised = many.quantised(self.quantiser, inner, steps[-1], seeds)
         symbols = [each.symbols for each in quantised]
-        bodies = many.written(self.layout, symbols, steps[-1], self.quantiser.alphabet)
-        heads = many.told(self.quantiser.scale_form, [each.scales for each in quantised])
+        bodies = many.symbols_written(self.layout, symbols, steps[-1], self.quantiser.alphabet)
+        heads = many.scales_written(self.quantiser.scale_form, [each.scales for each in quantised])
         return [head + self.entropy.encode(body) for head, body in zip(heads, bodies, strict=True)]
 
     def decode(self, data: bytes, sizes: Sequence[int], *, seed: int = 0) -> Vector:
@@ -169,7 +169,7 @@ class Codec:
         steps = self._steps(sizes)
         quantised = self._read(data, steps[-1], self.most_bytes(sizes))
         with np.errstate(all="ignore"):  # as in `encode_all`
-            vectors = iter(many.numbers(self.quantiser, quantised, steps[-1]))
+            vectors = iter(many.dequantised(self.quantiser, quantised, steps[-1]))
             for stage, before in zip(reversed(self.transforms), reversed(steps[:-1]), strict=True):
                 vectors = iter(many.restored(stage, vectors, before, seeds))
         for _ in data:
@@ -237,12 +237,12 @@ class Codec:
         alphabet = self.quantiser.alphabet
         longest = self.layout.most_bytes(inner, alphabet)
         bodies = [self.entropy.decode(each[cut:], longest) for each in data]
-        symbols = many.read(self.layout, bodies, inner, alphabet)
+        symbols = many.symbols_read(self.layout, bodies, inner, alphabet)
         if not all(map(alphabet.holds, symbols)):
             raise DecodeError(
                 f"data holds a symbol outside {alphabet.low} … {alphabet.high}, which no encoder makes: was it damaged?"
             )
-        scales = many.heard(self.quantiser.scale_form, [each[:cut] for each in data])
+        scales = many.scales_read(self.quantiser.scale_form, [each[:cut] for each in data])
         return list(starmap(Quantised, zip(scales, symbols, strict=True)))
 
 

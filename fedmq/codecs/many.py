@@ -144,14 +144,14 @@ def quantised(
     return [stage.encode(vector, sizes, seed) for vector, seed in zip(vectors, seeds, strict=True)]
 
 
-def numbers(stage: Quantiser, each: Sequence[Quantised], sizes: Sizes) -> Iterable[Vector]:
+def dequantised(stage: Quantiser, each: Sequence[Quantised], sizes: Sizes) -> Iterable[Vector]:
     """Yield `stage.decode` of each, as `restored` does."""
     if isinstance(stage, ManyQuantiser):
         return stage.decode_all(each, sizes)
     return (stage.decode(one, sizes) for one in each)
 
 
-def written(
+def symbols_written(
     stage: SymbolLayout, symbols: Sequence[Symbols], sizes: Sizes, alphabet: Alphabet
 ) -> Sequence[bytes]:
     """Return `stage.encode` of each."""
@@ -160,18 +160,20 @@ def written(
     return [stage.encode(some, sizes, alphabet) for some in symbols]
 
 
-def read(stage: SymbolLayout, bodies: Sequence[bytes], sizes: Sizes, alphabet: Alphabet) -> Sequence[Symbols]:
+def symbols_read(
+    stage: SymbolLayout, bodies: Sequence[bytes], sizes: Sizes, alphabet: Alphabet
+) -> Sequence[Symbols]:
     """Return `stage.decode` of each."""
     if isinstance(stage, ManyLayout):
         return stage.decode_all(bodies, sizes, alphabet)
     return [stage.decode(body, sizes, alphabet) for body in bodies]
 
 
-def told(form: ScaleForm, scales: Sequence[NDArray[np.float32]]) -> Sequence[bytes]:
+def scales_written(form: ScaleForm, scales: Sequence[NDArray[np.float32]]) -> Sequence[bytes]:
     """Return `form.write` of each."""
     return form.write_all(scales) if isinstance(form, ManyScales) else [form.write(each) for each in scales]
 
 
-def heard(form: ScaleForm, data: Sequence[bytes]) -> Sequence[NDArray[np.float32]]:
+def scales_read(form: ScaleForm, data: Sequence[bytes]) -> Sequence[NDArray[np.float32]]:
     """Return `form.read` of each."""
     return form.read_all(data) if isinstance(form, ManyScales) else [form.read(each) for each in data]

@@ -195,9 +195,8 @@ class Mean(Reducer[Sums]):
         """Raise Refused where a number, the weight, the count or the sum of weights would leave the range."""
         units = weight_units(weight)
         with np.errstate(all="ignore"):
-            small = (
-                np.dot(delta, delta) < MOST_DELTA
-            )  # then no number is near it, and one call has shown that
+            # if so no number is anywhere near the limit, which one call has shown
+            small = np.dot(delta, delta) < MOST_DELTA
         _admit(state, np.zeros(0) if small else _peaks(delta), units)
 
     def add(self, state: Sums, delta: Vector, weight: float) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fedmq.errors import DecodeError, MisuseError, Refused
 from fedmq.rules import Mean, Sums
-from fedmq.rules.reduce import weight_units
+from fedmq.rules.reduce import MOST_DELTA, weight_units
 from fedmq.vectors import Layout, Variable
 
 MEAN = Mean()
@@ -255,3 +255,22 @@ def test_bytes_at_the_ends_of_the_range_load(data: bytes) -> None:
 
 def test_bytes_that_were_not_carried_load_as_the_same_sum() -> None:
     assert MEAN.dump(MEAN.load(forged(1, ONE, 0, 0, 2**43), flat(1))) == forged(1, ONE, 0, 1, -(2**43))
+
+
+@pytest.mark.parametrize("place", [0, 20_000, 69_999])
+@pytest.mark.parametrize(
+    "peak", [0.0, 1.0, 46_340.0, 46_341.0, 2.0**31 - 128, 2.0**31, 2.0**63, np.inf, np.nan]
+)
+def test_what_check_lets_through_is_what_add_takes(peak: float, place: int) -> None:
+    """A rule of several lanes adds to the first of them in the belief that all will take the update."""
+    mean, layout = Mean(), Layout((Variable("w", (70_000,)),))
+    delta = np.zeros(70_000, np.float32)
+    delta[place] = -peak
+    if peak < MOST_DELTA:
+        mean.check(mean.zero(layout), delta, 1.0)
+        mean.add(mean.zero(layout), delta, 1.0)
+        return
+    with pytest.raises(Refused, match="must be finite and below"):
+        mean.check(mean.zero(layout), delta, 1.0)
+    with pytest.raises(Refused, match="must be finite and below"):
+        mean.add(mean.zero(layout), delta, 1.0)
