@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.report import Goal, report
 from fedmq.device.interface import ModuleName
-from fedmq.engines.choice import installed
+from fedmq.engines.choice import ENGINES, installed
 from fedmq.engines.front import cores
 from fedmq.simulate.measuring import Measured, Probe, measure, measure_here
 from fedmq.simulate.settings import LIGHT, FleetTable
@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="a second for each engine and model, not five")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, too")
-    parser.add_argument("--engine", action="append", help="measure only this one (may be given again)")
+    parser.add_argument(
+        "--engine", action="append", choices=ENGINES, help="measure only this one (may be given again)"
+    )
     given = parser.parse_args(arguments)
     seconds = 1.0 if given.quick else 5.0
     figures: dict[str, float] = {}
